@@ -1,0 +1,379 @@
+"""What a connector and a sink promise each other; the engine relies on nothing else.
+
+**Delivery.** A source hands over every transaction after the position it is started from, at least once; a sink makes
+it exactly once in effect, because it stores a group's position in the transaction that writes the group's rows, and a
+source is always started from what the sink has stored.
+
+**Ordering.** Groups of one source are offered in commit order by one thread, and applied in that order by one thread.
+
+**Durable** means: it survives the power failing at that moment. Only a durable position is acknowledged, and only an
+acknowledged one lets the source discard its log.
+
+**Errors** are those of ``cdc.errors``. A ``RetryableError`` leaves both sides as they were; a ``DataError`` concerns one
+table; an ``OperatorError`` ends the source's run until a person has acted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from threading import Event
+from typing import Protocol
+
+from cdc.change import ChangeBatch, Mask1D
+from cdc.group import CommitGroup, Transactions
+from cdc.position import Position
+from cdc.schema import TableId, TableSchema
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that ``cdc check`` looked at.
+
+    Attributes:
+        subject: what was looked at, as in ``wal_level`` or ``table public.orders``.
+        message: what was found, and for anything but OK why it matters.
+        fix: the statement or command that mends it; empty for OK.
+    """
+
+    subject: str
+    severity: Severity
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that would be created or altered: a line of ``cdc plan``.
+
+    Attributes:
+        where: ``source`` or ``lake``.
+        summary: in words.
+        sql: the statement that does it.
+    """
+
+    where: str
+    summary: str
+    sql: str
+
+
+class Watermark(Protocol):
+    """Which transactions an initial copy already holds: exactly those that its snapshot saw."""
+
+    def covers(self, transactions: Transactions) -> Mask1D:
+        """Return for each transaction whether the copy holds its changes."""
+        ...
+
+    def passed(self, position: Position) -> bool:
+        """Return whether no transaction after ``position`` can be covered any more."""
+        ...
+
+    def token(self) -> str:
+        """Return the stored form, one line of text; ``Source.watermark`` reads it back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TableCopy:
+    """A table's rows as of one snapshot.
+
+    Attributes:
+        watermark: which transactions the rows hold.
+        chunks: pieces of Postgres' COPY text format (version 15, "COPY", "Text Format"), cut at row ends, columns in
+            the order of ``schema``, values in canonical text. Single use; reading it reads from the source.
+    """
+
+    schema: TableSchema
+    watermark: Watermark
+    chunks: Iterator[bytes]
+
+
+class Outlet(Protocol):
+    """Where a source puts its groups. Offered to by the source's thread only."""
+
+    def wanted(self) -> bool:
+        """Return whether the consumer is idle, so that even a small group should be offered now."""
+        ...
+
+    def offer(self, group: CommitGroup, timeout_seconds: float) -> bool:
+        """Hand over ``group``, waiting for room at most this long.
+
+        Returns:
+            whether it was taken. Taken, it belongs to the consumer, its ``release`` too.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceHealth:
+    """What a running source knows of itself; read from other threads, never blocks.
+
+    Attributes:
+        connected: whether the stream is open.
+        caught_up_at: when (UNIX seconds, our clock) the source last confirmed that nothing was left to send; 0 never.
+        oldest_pending_commit: commit time (UNIX seconds, our clock) of the oldest transaction received and not yet
+            offered; None without one.
+        buffered_bytes: received and not yet offered, in memory.
+        spilled_bytes: received and not yet offered, on disk.
+        clock_skew_seconds: our clock minus the source's.
+    """
+
+    connected: bool = False
+    caught_up_at: float = 0.0
+    oldest_pending_commit: float | None = None
+    buffered_bytes: int = 0
+    spilled_bytes: int = 0
+    clock_skew_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceHead:
+    """How far the source itself is; asked from the server on a connection of its own.
+
+    Attributes:
+        position: the end of the source's log.
+        retained_bytes: log that the source keeps for us.
+        lag_bytes: log between what we have acknowledged and the head.
+    """
+
+    position: Position
+    retained_bytes: int
+    lag_bytes: int
+
+
+class Source(Protocol):
+    """One source database.
+
+    ``check``, ``plan``, ``tables``, ``head`` and ``copy`` each use connections of their own and may be called from any
+    thread at any time; ``run`` is called by one thread; ``acknowledge`` and ``health`` may be called from any.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return the source's name in the configuration."""
+        ...
+
+    def check(self) -> Sequence[Finding]:
+        """Look at every setting, privilege and table that matters; change nothing."""
+        ...
+
+    def tables(self) -> Mapping[TableId, TableSchema]:
+        """Return the tables that the configuration selects, as the source's catalog has them now."""
+        ...
+
+    def plan(self) -> Sequence[Step]:
+        """Return what ``prepare`` would create or alter at the source; change nothing."""
+        ...
+
+    def prepare(self, resume: str | None) -> Position:
+        """Make the source ready to stream: carry out ``plan`` and guard what is there.
+
+        Args:
+            resume: the token that the sink has stored, or None for a source that it doesn't know.
+
+        Returns:
+            where to start: the position of ``resume``, or of the log's first usable entry.
+
+        Raises:
+            OperatorError: the source can't be streamed, or not from ``resume``; nothing was skipped.
+        """
+        ...
+
+    def publish(self, tables: Sequence[TableId]) -> None:
+        """Make changes to these further tables part of the stream, and wait until a copy taken now misses none."""
+        ...
+
+    def run(self, start: Position, outlet: Outlet, stop: Event) -> None:
+        """Stream groups after ``start`` into ``outlet`` until ``stop`` is set or an error is raised.
+
+        Keeps the connection alive by itself, however long the outlet has no room. On return or error, whatever wasn't
+        offered is forgotten: it will be sent again.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Make ``run`` look at its outlet and at ``stop`` now."""
+        ...
+
+    def acknowledge(self, position: Position) -> None:
+        """Tell the source that everything up to ``position`` is durable; wakes ``run``. Positions only grow."""
+        ...
+
+    def health(self) -> SourceHealth:
+        """Return what the running source knows of itself."""
+        ...
+
+    def head(self) -> SourceHead:
+        """Ask the server how far it is."""
+        ...
+
+    def copy(self, schema: TableSchema) -> AbstractContextManager[TableCopy]:
+        """Open a copy of one table, without locks that block writers.
+
+        The transaction at the source lasts as long as the context.
+        """
+        ...
+
+    def watermark(self, token: str) -> Watermark:
+        """Read what ``Watermark.token`` wrote."""
+        ...
+
+
+class TableState(StrEnum):
+    """Where a table is on its way; the sink stores PENDING, STREAMING and FAILED."""
+
+    PENDING = "pending"
+    """Selected, not copied yet."""
+    COPYING = "copying"
+    """Its initial copy runs. A crash makes it pending again."""
+    STREAMING = "streaming"
+    """Its copy is in the lake and follows the source."""
+    FAILED = "failed"
+    """Stopped with a reason; its changes are left out until it is copied again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableProgress:
+    """What the sink has stored about one table.
+
+    Attributes:
+        target: its name in the lake.
+        watermark: token of its copy's watermark; None when the stream is past it, or nothing was copied.
+        reason: why it failed; empty otherwise.
+        schema: the schema that the lake's copy was made for; None before that.
+    """
+
+    target: TableId
+    state: TableState
+    watermark: str | None = None
+    reason: str = ""
+    schema: TableSchema | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the sink has stored about one source.
+
+    Attributes:
+        position: token of the last applied group's position; None for a source it doesn't know.
+        committed_at: commit time (UNIX seconds, the source's clock) of the last applied transaction, if any.
+    """
+
+    position: str | None = None
+    committed_at: float | None = None
+    tables: Mapping[TableId, TableProgress] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeGroup:
+    """A group as the topology hands it to a sink: filtered, with every table's place in the lake.
+
+    Attributes:
+        group: where it comes from; ``group.batches`` is what came, ``batches`` yields what is to be written.
+        targets: by source table; batches of no other table are yielded.
+        passed: tables whose watermark the stream has passed with this group; their token is cleared.
+        failed: tables to mark as failed with this group, by reason.
+    """
+
+    group: CommitGroup
+    targets: Mapping[TableId, TableId]
+    passed: Sequence[TableId] = ()
+    failed: Mapping[TableId, str] = field(default_factory=dict)
+
+    def batches(self) -> Iterator[ChangeBatch]:
+        """Yield the batches to write; may be called again."""
+        return (batch for batch in self.group.batches if batch.schema.table in self.targets)
+
+
+class Lane(Protocol):
+    """A sink's writer for one source: its own connection, used by one thread at a time, except ``copy``.
+
+    ``copy`` uses a connection of its own and may run in several threads, for different tables, beside ``apply``.
+    """
+
+    def progress(self) -> Progress:
+        """Return what is stored about this source."""
+        ...
+
+    def begin(self, position: Position) -> None:
+        """Store where this source's stream starts; does nothing if a position is stored already."""
+        ...
+
+    def prepare(self, schema: TableSchema, target: TableId) -> None:
+        """Create the table in the lake, or add the columns it lacks, and store it as PENDING.
+
+        Raises:
+            ApplyRefusedError: the lake has a table of this name that isn't ours, or whose columns don't fit.
+        """
+        ...
+
+    def copy(self, copy: TableCopy, target: TableId) -> int:
+        """Make the lake's table hold exactly the copy's rows, and store it as STREAMING with the copy's watermark.
+
+        Atomic: until it returns, readers see the table as it was. Rows are merged by key, so that columns which the
+        lake's users own survive.
+
+        Returns:
+            number of rows copied.
+        """
+        ...
+
+    def apply(self, group: LakeGroup) -> None:
+        """Write the group and its position in one transaction; durable on return.
+
+        Raises:
+            RetryableError: nothing was written; the same group may be applied again.
+            DataError: nothing was written; ``table`` says whose rows are refused, and the group may be applied again
+                without them.
+            FencedError: nothing was written; another engine has moved the position.
+        """
+        ...
+
+    def fail(self, table: TableId, target: TableId, reason: str) -> None:
+        """Store that the table has failed."""
+        ...
+
+    def close(self) -> None:
+        """Free the connections; what wasn't committed is rolled back."""
+        ...
+
+
+class Sink(Protocol):
+    """A lake."""
+
+    def check(self) -> Sequence[Finding]:
+        """Look at every setting and privilege that matters; change nothing."""
+        ...
+
+    def plan(self, tables: Mapping[TableId, tuple[TableSchema, TableId]]) -> Sequence[Step]:
+        """Return what ``Lane.prepare`` would create or alter for these (schema, target) pairs; change nothing."""
+        ...
+
+    def install(self) -> None:
+        """Create the engine's own tables where they are missing. Safe to call from several processes at once."""
+        ...
+
+    def lane(self, source: str) -> Lane:
+        """Open the writer for one source."""
+        ...
+
+    def forget(self, source: str, tables: Sequence[TableId] | None) -> None:
+        """Make these tables PENDING again, or with None all of the source's, and then its position too.
+
+        Copies stay as they are until they have been copied again.
+        """
+        ...
+
+    def progress(self) -> Mapping[str, Progress]:
+        """Return what is stored about every source."""
+        ...

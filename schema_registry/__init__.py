@@ -1,0 +1,1 @@
+"""Versions of every table's schema: their ids, and what changed between two of them."""
