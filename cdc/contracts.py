@@ -276,23 +276,32 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeGroup:
-    """A group as the topology hands it to a sink: filtered, with every table's place in the lake.
+    """A group as the topology hands it to a sink: with every table's place in the lake.
 
     Attributes:
-        group: where it comes from; ``group.batches`` is what came, ``batches`` yields what is to be written.
-        targets: by source table; batches of no other table are yielded.
-        passed: tables whose watermark the stream has passed with this group; their token is cleared.
+        targets: lake table by source table; tables that aren't in it are left out.
+        watermarks: tables whose copy may already hold some of the group's transactions.
+        passed: tables whose watermark the stream has passed with this group; their token is to be cleared.
         failed: tables to mark as failed with this group, by reason.
     """
 
     group: CommitGroup
     targets: Mapping[TableId, TableId]
+    watermarks: Mapping[TableId, Watermark] = field(default_factory=dict)
     passed: Sequence[TableId] = ()
     failed: Mapping[TableId, str] = field(default_factory=dict)
 
     def batches(self) -> Iterator[ChangeBatch]:
-        """Yield the batches to write; may be called again."""
-        return (batch for batch in self.group.batches if batch.schema.table in self.targets)
+        """Yield the batches to write, without what the copies already hold; may be called again."""
+        covered = {table: mark.covers(self.group.transactions) for table, mark in self.watermarks.items()}
+        for batch in self.group.read(self.targets):
+            mask = covered.get(batch.schema.table)
+            if mask is None or not mask.any():
+                yield batch
+            else:
+                fresh = batch.filter(~mask[batch.transactions])
+                if len(fresh):
+                    yield fresh
 
 
 class Lane(Protocol):

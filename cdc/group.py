@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from cdc.change import ChangeBatch, Index1D
 from cdc.position import Position
+from cdc.schema import TableId
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +35,9 @@ class CommitGroup:
 
     Attributes:
         position: applying the group brings the lake to here; resuming from here repeats nothing.
-        batches: yields the batches in commit order per table. It may be iterated again (a retry starts over), reads
-            spilled transactions from disk as it goes, and so never holds more than a slice of one in memory.
+        read: yields the batches of these source tables, in commit order per table. It may be called again (a retry
+            starts over), decodes and reads spilled transactions from disk as it goes, and so never holds more than a
+            slice of one in memory. Raises ``DataError`` for a table whose rows can't be decoded.
         row_count: rows in all batches, before any is filtered.
         size_bytes: bytes as received.
     """
@@ -43,7 +45,7 @@ class CommitGroup:
     source: str
     position: Position
     transactions: Transactions
-    batches: Iterable[ChangeBatch]
+    read: Callable[[Collection[TableId]], Iterator[ChangeBatch]]
     row_count: int
     size_bytes: int
     release: Callable[[], None] = lambda: None
