@@ -15,14 +15,16 @@ table; an ``OperatorError`` ends the source's run until a person has acted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Event
 from typing import Protocol
 
-from cdc.change import ChangeBatch, Mask1D
+import numpy as np
+
+from cdc.change import ChangeBatch, Index1D, Mask1D
 from cdc.group import CommitGroup, Transactions
 from cdc.position import Position
 from cdc.schema import TableId, TableSchema
@@ -142,13 +144,14 @@ class SourceHead:
 
     Attributes:
         position: the end of the source's log.
-        retained_bytes: log that the source keeps for us.
+        log_bytes: the head as a number of bytes that only grows.
         lag_bytes: log between what we have acknowledged and the head.
+        retained_bytes: log that the source keeps for us.
     """
 
-    position: Position
-    retained_bytes: int
+    log_bytes: int
     lag_bytes: int
+    retained_bytes: int
 
 
 class Source(Protocol):
@@ -172,25 +175,50 @@ class Source(Protocol):
         ...
 
     def plan(self) -> Sequence[Step]:
-        """Return what ``prepare`` would create or alter at the source; change nothing."""
+        """Return what ``publish`` and ``establish`` would create or alter for the selected tables; change nothing."""
         ...
 
     def prepare(self, resume: str | None) -> Position:
-        """Make the source ready to stream: carry out ``plan`` and guard what is there.
+        """Guard that this is the server, and the history, that the lake knows.
 
         Args:
-            resume: the token that the sink has stored, or None for a source that it doesn't know.
+            resume: the token that the sink has stored; empty if it was forgotten on purpose; None for a source that the
+                sink doesn't know.
 
         Returns:
-            where to start: the position of ``resume``, or of the log's first usable entry.
+            where to start: the position of ``resume``, or the end of the log. To be stored before ``publish`` and
+            ``establish`` create anything, so that what exists at the source is known to be ours.
 
         Raises:
             OperatorError: the source can't be streamed, or not from ``resume``; nothing was skipped.
         """
         ...
 
-    def publish(self, tables: Sequence[TableId]) -> None:
-        """Make changes to these further tables part of the stream, and wait until a copy taken now misses none."""
+    def publish(self, tables: Collection[TableId]) -> None:
+        """Make changes to exactly these tables part of the stream, and wait until a copy taken now misses none.
+
+        Raises:
+            RetryableError: a transaction that began before still writes to one of them.
+        """
+        ...
+
+    def establish(self, *, needed: bool) -> None:
+        """Create what keeps the log for us, if it is missing.
+
+        Args:
+            needed: copies in the lake depend on it, so that its absence is an error.
+
+        Raises:
+            OperatorError: it is missing or unusable, and needed.
+        """
+        ...
+
+    def broken(self, streaming: Collection[TableId]) -> Mapping[TableId, str]:
+        """Return which of these tables the stream no longer carries unbroken, and why.
+
+        Raises:
+            OperatorError: it carries none of them.
+        """
         ...
 
     def run(self, start: Position, outlet: Outlet, stop: Event) -> None:
@@ -265,7 +293,8 @@ class Progress:
     """What the sink has stored about one source.
 
     Attributes:
-        position: token of the last applied group's position; None for a source it doesn't know.
+        position: token of the last applied group's position; empty if it was forgotten on purpose; None for a source
+            it doesn't know.
         committed_at: commit time (UNIX seconds, the source's clock) of the last applied transaction, if any.
     """
 
@@ -283,6 +312,7 @@ class LakeGroup:
         watermarks: tables whose copy may already hold some of the group's transactions.
         passed: tables whose watermark the stream has passed with this group; their token is to be cleared.
         failed: tables to mark as failed with this group, by reason.
+        tally: rows of the last reading of ``batches``, by table and ``Op``.
     """
 
     group: CommitGroup
@@ -290,9 +320,17 @@ class LakeGroup:
     watermarks: Mapping[TableId, Watermark] = field(default_factory=dict)
     passed: Sequence[TableId] = ()
     failed: Mapping[TableId, str] = field(default_factory=dict)
+    tally: dict[TableId, Index1D] = field(default_factory=dict)
 
     def batches(self) -> Iterator[ChangeBatch]:
         """Yield the batches to write, without what the copies already hold; may be called again."""
+        self.tally.clear()
+        for batch in self._fresh():
+            counts = np.bincount(batch.ops, minlength=128)
+            self.tally[batch.schema.table] = self.tally.get(batch.schema.table, 0) + counts
+            yield batch
+
+    def _fresh(self) -> Iterator[ChangeBatch]:
         covered = {table: mark.covers(self.group.transactions) for table, mark in self.watermarks.items()}
         for batch in self.group.read(self.targets):
             mask = covered.get(batch.schema.table)
@@ -315,7 +353,7 @@ class Lane(Protocol):
         ...
 
     def begin(self, position: Position) -> None:
-        """Store where this source's stream starts; does nothing if a position is stored already."""
+        """Store where this source's stream starts; does nothing if a position is stored that isn't empty."""
         ...
 
     def prepare(self, schema: TableSchema, target: TableId) -> None:
@@ -377,7 +415,7 @@ class Sink(Protocol):
         ...
 
     def forget(self, source: str, tables: Sequence[TableId] | None) -> None:
-        """Make these tables PENDING again, or with None all of the source's, and then its position too.
+        """Make these tables PENDING again; or with None all of the source's, and its position empty.
 
         Copies stay as they are until they have been copied again.
         """

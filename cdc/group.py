@@ -35,6 +35,7 @@ class CommitGroup:
 
     Attributes:
         position: applying the group brings the lake to here; resuming from here repeats nothing.
+        tables: all tables that the group has changes of.
         read: yields the batches of these source tables, in commit order per table. It may be called again (a retry
             starts over), decodes and reads spilled transactions from disk as it goes, and so never holds more than a
             slice of one in memory. Raises ``DataError`` for a table whose rows can't be decoded.
@@ -45,6 +46,7 @@ class CommitGroup:
     source: str
     position: Position
     transactions: Transactions
+    tables: frozenset[TableId]
     read: Callable[[Collection[TableId]], Iterator[ChangeBatch]]
     row_count: int
     size_bytes: int

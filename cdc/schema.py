@@ -293,7 +293,7 @@ def type_from_json(data: Mapping[str, Any]) -> LogicalType:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return type_to_json(value) if type(value).__name__.lower() in _TYPES else value
+    return type_to_json(value) if isinstance(value, LogicalType) else value
 
 
 def _node(value: Any) -> Any:

@@ -1,0 +1,6 @@
+"""``python -m cdc`` is the command ``cdc``."""
+
+from cdc.cli.main import main
+
+if __name__ == "__main__":
+    main()

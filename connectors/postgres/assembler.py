@@ -1,0 +1,408 @@
+"""Puts whole transactions together from the frames of one stream. No socket, no clock.
+
+Transactions arrive in three ways: one after the other (Begin … Commit); in interleaved segments while they still run
+(Stream Start … Stream Stop, then Stream Commit or Abort); or ahead of their outcome (Prepare, then Commit or Rollback
+Prepared). All three end as pieces of the pending group, in commit order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from cdc.errors import DecodeError
+from cdc.group import CommitGroup, Transactions
+from connectors.postgres import messages as wire
+from connectors.postgres.frames import XLOG_DATA_HEADER_BYTES, Keepalive, decode_frame
+from connectors.postgres.pgoutput import decode, read_begin, read_commit
+from connectors.postgres.pieces import BATCH_BYTES, Layout, Piece, SpillFile, read_batches
+from connectors.postgres.position import PostgresPosition
+
+GROUP_BYTES = 16 << 20
+"""A group is closed at the first commit after this many bytes, however busy the lake is."""
+
+MEMORY_BYTES = 32 << 20
+"""Bytes that one unfinished transaction may hold in memory before it moves to disk."""
+
+ROW_OVERHEAD_BYTES = 100
+"""What a message costs in memory beyond its bytes: the object and its places in three lists."""
+
+_XLOG_DATA = ord("w")
+_KIND = XLOG_DATA_HEADER_BYTES
+_ROW_KINDS = frozenset(b"IUD")
+_BEGIN, _COMMIT = b"BC"
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Pieces of one or more transactions, and the piece that each relation's next row joins."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    joinable: dict[bytes, Piece] = field(default_factory=dict)
+    memory_bytes: int = 0
+    size_bytes: int = 0
+    row_count: int = 0
+    ordinal: int = 0
+    """Ordinal of the current transaction's next change."""
+    subtransaction: bytes = b""
+    """Of the last row, where the stream says so: rows before and after another's must not be joined."""
+    spill_file: SpillFile | None = None
+
+    def spill(self) -> None:
+        """Move everything that is in memory to disk."""
+        if self.spill_file is None:
+            self.spill_file = SpillFile()
+        for piece in self.pieces:
+            if piece.messages:
+                self.spill_file.write(piece)
+        self.joinable.clear()
+        self.memory_bytes = 0
+
+    def close(self) -> None:
+        if self.spill_file is not None:
+            self.spill_file.close()
+
+    @property
+    def spilled_bytes(self) -> int:
+        return self.spill_file.size_bytes if self.spill_file else 0
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The group that grows: committed transactions, and perhaps one that is just arriving."""
+
+    rows: _Gathered = field(default_factory=_Gathered)
+    ids: list[int] = field(default_factory=list)
+    commit_times_us: list[int] = field(default_factory=list)
+    files: list[_Gathered] = field(default_factory=list)
+    end_lsn: int = 0
+
+    def release(self) -> None:
+        for part in (self.rows, *self.files):
+            part.close()
+
+
+@dataclass(slots=True)
+class _Prepared:
+    rows: _Gathered
+    prepare_lsn: int
+
+
+class Assembler:
+    """Turns frames into groups.
+
+    Args:
+        source: name of the source, for its groups.
+        start: transactions that end at or before it have been applied and are dropped.
+        layout_of: says for a Relation message how its rows are to be read, or None if nobody wants them.
+    """
+
+    def __init__(
+        self, source: str, start: PostgresPosition, layout_of: Callable[[wire.Relation], Layout | None]
+    ) -> None:
+        self._source = source
+        self._start = start
+        self._layout_of = layout_of
+        self._layouts: dict[bytes, Layout | None] = {}
+        self._pending = _Pending()
+        self._ready: deque[CommitGroup] = deque()
+        self._open: tuple[int, int, int] | None = None  # xid, commit time in us, rows pending before it
+        self._streams: dict[int, _Gathered] = {}
+        self._stream_xid = 0
+        self._prepared: dict[str, _Prepared] = {}
+        self._preparing: _Gathered | None = None
+        self._target: _Gathered | None = None
+        self._seal_wanted = False
+        self.received_lsn = start.lsn
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was received still waits for being offered or for its end."""
+        return not (self._ready or self._pending.ids or self._open or self._streams or self._preparing)
+
+    @property
+    def hold_lsn(self) -> int | None:
+        """Where the oldest prepared transaction without an outcome lies; nothing from there on may be confirmed."""
+        return min((p.prepare_lsn for p in self._prepared.values()), default=None)
+
+    @property
+    def oldest_commit_us(self) -> int | None:
+        """Commit time (microseconds since 1970) of the oldest transaction that wasn't taken yet."""
+        if self._ready:
+            return int(self._ready[0].transactions.commit_times_us[0])
+        if self._pending.commit_times_us:
+            return self._pending.commit_times_us[0]
+        return self._open[1] if self._open else None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held in memory."""
+        gathered = self._pending.rows.memory_bytes + sum(s.memory_bytes for s in self._streams.values())
+        return gathered + sum(group.size_bytes for group in self._ready)
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes held on disk by what wasn't taken yet."""
+        return self._pending.rows.spilled_bytes + sum(s.spilled_bytes for s in self._streams.values())
+
+    def feed(self, frames: Iterable[bytes]) -> Keepalive | None:
+        """Take in frames in the order of the stream; return the last keepalive among them.
+
+        Raises:
+            DecodeError: the frames don't follow the protocol. The stream must be opened again.
+        """
+        keepalive: Keepalive | None = None
+        relation, joined = b"", None
+        for data in frames:
+            kind = data[_KIND] if len(data) > _KIND and data[0] == _XLOG_DATA else 0
+            if kind not in _ROW_KINDS:
+                relation = b""
+                if kind == _BEGIN:
+                    self._on_begin(*read_begin(data, _KIND))
+                elif kind == _COMMIT:
+                    self._on_commit(*read_commit(data, _KIND))
+                else:
+                    keepalive = self._control(data) or keepalive
+                continue
+            target = self._target
+            if target is None:
+                raise DecodeError("row message: expected a transaction around it, got none")
+            key = data[_KIND + 1 : _KIND + (9 if self._stream_xid else 5)]
+            if key != relation:
+                relation, joined = key, self._piece(target, key)
+            if joined is not None:
+                joined.messages.append(data)
+                joined.transactions.append(len(self._pending.ids) if self._open else 0)
+                joined.ordinals.append(target.ordinal)
+                joined.size_bytes += len(data)
+                target.size_bytes += len(data)
+                target.memory_bytes += len(data) + ROW_OVERHEAD_BYTES
+                target.row_count += 1
+            target.ordinal += 1
+        self._bound_memory()
+        return keepalive
+
+    def seal(self) -> None:
+        """Close the pending group at the first boundary between transactions: now, or when the open one begins to end."""
+        if self._open is None:
+            self._close_group()
+        else:
+            self._seal_wanted = True
+
+    def peek(self) -> CommitGroup | None:
+        """Return the oldest closed group, or None."""
+        return self._ready[0] if self._ready else None
+
+    def pop(self) -> None:
+        """Forget the oldest closed group: somebody else owns it now."""
+        self._ready.popleft()
+
+    def close(self) -> None:
+        """Give up everything that wasn't taken."""
+        for group in self._ready:
+            group.release()
+        self._pending.release()
+        for part in (*self._streams.values(), *(p.rows for p in self._prepared.values())):
+            part.close()
+
+    def _piece(self, target: _Gathered, key: bytes) -> Piece | None:
+        """Return the piece that this relation's rows join; None if nobody wants them."""
+        oid = key[-4:]
+        try:
+            layout = self._layouts[oid]
+        except KeyError:
+            number = int.from_bytes(oid, "big")
+            raise DecodeError(f"row message: expected a relation described before, got oid {number}") from None
+        if layout is None:
+            return None
+        in_stream = self._stream_xid != 0
+        if in_stream and key[:4] != target.subtransaction:
+            target.subtransaction = key[:4]
+            target.joinable.clear()
+        piece = target.joinable.get(key)
+        if piece is None or piece.layout is not layout:
+            subtransaction = int.from_bytes(key[:4], "big") if in_stream else 0
+            piece = Piece(layout, in_stream=in_stream, subtransaction=subtransaction)
+            target.pieces.append(piece)
+            target.joinable[key] = piece
+        return piece
+
+    def _control(self, data: bytes) -> Keepalive | None:
+        """Act on anything but a row."""
+        if len(data) <= _KIND or data[0] != _XLOG_DATA:
+            frame = decode_frame(data)
+            return frame if isinstance(frame, Keepalive) else None
+        message = decode(data, in_stream=bool(self._stream_xid), offset=_KIND)
+        match message:
+            case wire.Relation():
+                layout = self._layout_of(message)
+                self._layouts[message.oid.to_bytes(4, "big")] = layout
+            case wire.Truncate():
+                self._on_truncate(message)
+            case wire.StreamStart() | wire.StreamStop() | wire.StreamCommit() | wire.StreamAbort():
+                self._on_stream(message)
+            case wire.Origin() | wire.Type() | wire.LogicalMessage():
+                pass
+            case _:
+                self._on_prepared(message)
+        return None
+
+    def _on_begin(self, final_lsn: int, commit_time_us: int, xid: int) -> None:
+        if self._open is not None or self._stream_xid:
+            raise DecodeError("Begin: expected no open transaction, got one")
+        if self._seal_wanted:
+            self._close_group()
+        rows = self._pending.rows
+        self._open = (xid, commit_time_us, rows.row_count)
+        self._target = _Gathered() if final_lsn < self._start.lsn else rows
+        self._target.ordinal = 0
+
+    def _on_commit(self, _commit_lsn: int, end_lsn: int, commit_time_us: int) -> None:
+        if self._open is None:
+            raise DecodeError("Commit: expected an open transaction, got none")
+        xid, _, rows_before = self._open
+        if self._pending.rows.row_count > rows_before:
+            self._count_in(xid, commit_time_us, end_lsn)
+        self._open, self._target = None, None
+        self.received_lsn = max(self.received_lsn, end_lsn)
+        if self._pending.rows.size_bytes >= GROUP_BYTES:
+            self._close_group()
+
+    def _on_truncate(self, message: wire.Truncate) -> None:
+        if self._target is None:
+            raise DecodeError("Truncate: expected a transaction around it, got none")
+        for oid in message.relation_oids:
+            layout = self._layouts.get(oid.to_bytes(4, "big"))
+            if layout is not None:
+                index = len(self._pending.ids) if self._open else 0
+                piece = Piece(layout, bool(self._stream_xid), message.xid or 0, truncate=True)
+                piece.transactions.append(index)
+                piece.ordinals.append(self._target.ordinal)
+                self._target.pieces.append(piece)
+                self._target.row_count += 1
+        self._target.joinable.clear()
+        self._target.ordinal += 1
+
+    def _on_stream(self, message: wire.StreamStart | wire.StreamStop | wire.StreamCommit | wire.StreamAbort) -> None:
+        match message:
+            case wire.StreamStart():
+                if self._open is not None or self._stream_xid:
+                    raise DecodeError("Stream Start: expected no open transaction, got one")
+                self._stream_xid = message.xid
+                self._target = self._streams.setdefault(message.xid, _Gathered())
+            case wire.StreamStop():
+                self._stream_xid, self._target = 0, None
+            case wire.StreamCommit():
+                rows = self._streams.pop(message.xid, None) or _Gathered()
+                self._adopt(rows, message.xid, message.commit_lsn, message.end_lsn, message.commit_time_us)
+            case wire.StreamAbort():
+                self._abort(message.xid, message.subxid)
+
+    def _abort(self, xid: int, subxid: int) -> None:
+        """Drop a streamed transaction, or the rows of one of its subtransactions."""
+        rows = self._streams.get(xid)
+        if rows is None:
+            return
+        if xid == subxid:
+            self._streams.pop(xid).close()
+            return
+        kept = [piece for piece in rows.pieces if piece.subtransaction != subxid]
+        dropped = [piece for piece in rows.pieces if piece.subtransaction == subxid]
+        rows.pieces = kept
+        rows.joinable.clear()
+        rows.row_count -= sum(map(len, dropped))
+        rows.size_bytes -= sum(piece.size_bytes for piece in dropped)
+
+    def _on_prepared(self, message: wire.Message) -> None:
+        match message:
+            case wire.BeginPrepare():
+                self._preparing = self._target = _Gathered()
+            case wire.Prepare():
+                if self._preparing is None:
+                    raise DecodeError("Prepare: expected a prepared transaction around it, got none")
+                self._prepared[message.gid] = _Prepared(self._preparing, message.prepare_lsn)
+                self._preparing = self._target = None
+            case wire.StreamPrepare():
+                rows = self._streams.pop(message.xid, None) or _Gathered()
+                self._prepared[message.gid] = _Prepared(rows, message.prepare_lsn)
+            case wire.CommitPrepared():
+                if message.commit_lsn < self._start.lsn:
+                    self._prepared.pop(message.gid, None)
+                    return
+                prepared = self._prepared.pop(message.gid, None)
+                if prepared is None:
+                    raise DecodeError("Commit Prepared: expected a transaction prepared before, got an unknown one")
+                end, time_us = message.end_lsn, message.commit_time_us
+                self._adopt(prepared.rows, message.xid, message.commit_lsn, end, time_us)
+            case wire.RollbackPrepared():
+                rolled_back = self._prepared.pop(message.gid, None)
+                if rolled_back is not None:
+                    rolled_back.rows.close()
+            case _:
+                raise DecodeError(f"message: expected one between transactions, got {type(message).__name__}")
+
+    def _adopt(self, rows: _Gathered, xid: int, commit_lsn: int, end_lsn: int, commit_time_us: int) -> None:
+        """Append a transaction that was gathered apart to the pending group."""
+        self.received_lsn = max(self.received_lsn, end_lsn)
+        if commit_lsn < self._start.lsn:
+            rows.close()
+            return
+        if not rows.row_count:
+            rows.close()
+            return
+        pending = self._pending
+        for piece in rows.pieces:
+            piece.shift = len(pending.ids)
+        pending.rows.pieces.extend(rows.pieces)
+        pending.rows.joinable.clear()
+        pending.rows.size_bytes += rows.size_bytes
+        pending.rows.memory_bytes += rows.memory_bytes
+        pending.rows.row_count += rows.row_count
+        pending.files.append(rows)
+        self._count_in(xid, commit_time_us, end_lsn)
+        if pending.rows.size_bytes >= GROUP_BYTES:
+            self._close_group()
+
+    def _count_in(self, xid: int, commit_time_us: int, end_lsn: int) -> None:
+        """Make a transaction with changes that somebody wants part of the pending group."""
+        self._pending.ids.append(xid)
+        self._pending.commit_times_us.append(commit_time_us)
+        self._pending.end_lsn = end_lsn
+
+    def _close_group(self) -> None:
+        self._seal_wanted = False
+        pending = self._pending
+        if not pending.ids:
+            return
+        position = PostgresPosition(self._start.system_identifier, self._start.timeline, pending.end_lsn)
+        self._ready.append(
+            CommitGroup(
+                source=self._source,
+                position=position,
+                transactions=Transactions(
+                    ids=np.array(pending.ids, dtype=np.int64),
+                    commit_times_us=np.array(pending.commit_times_us, dtype=np.int64),
+                ),
+                tables=frozenset(piece.layout.schema.table for piece in pending.rows.pieces),
+                read=partial(read_batches, pending.rows.pieces),
+                row_count=pending.rows.row_count,
+                size_bytes=pending.rows.size_bytes,
+                release=pending.release,
+            )
+        )
+        self._pending = _Pending()
+
+    def _bound_memory(self) -> None:
+        """Cut pieces at the size of a batch, and move transactions that have outgrown memory to disk."""
+        if self._target is not None:
+            for key in [k for k, piece in self._target.joinable.items() if piece.size_bytes >= BATCH_BYTES]:
+                del self._target.joinable[key]
+        if self._target is not None and self._target.memory_bytes > MEMORY_BYTES:
+            self._target.spill()
+        if sum(stream.memory_bytes for stream in self._streams.values()) > MEMORY_BYTES:
+            for stream in self._streams.values():
+                stream.spill()

@@ -1,0 +1,287 @@
+"""One replication connection: the streaming protocol's commands and frames over libpq.
+
+psycopg 3 has no replication API of its own; its libpq wrapper has all that it takes. This file owns the socket. It hands
+frames over as they come and never looks into a payload.
+
+Spec: PostgreSQL 18, "Streaming Replication Protocol",
+https://www.postgresql.org/docs/18/protocol-replication.html
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import pq, sql
+
+from cdc.errors import (
+    CdcError,
+    IdentityMismatchError,
+    OperatorError,
+    PrivilegeError,
+    PublicationError,
+    ServerSettingError,
+    SlotInUseError,
+    SlotLostError,
+    SourceUnavailableError,
+)
+from connectors.postgres.frames import standby_status
+from connectors.postgres.lsn import format_lsn, parse_lsn
+from connectors.postgres.session import conninfo, unaddressed
+
+COALESCE_SECONDS = 0.0002
+"""How long to let frames gather when they arrive in quick succession. The server sends each message by itself: without
+the nap, waking up costs more than reading. Longer, and a Unix socket's 208 KiB of buffer fill and the server stalls."""
+
+BUSY_MESSAGES_PER_SECOND = 5_000
+"""The rate above which the nap pays; below it, it would only add to the latency."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemIdentity:
+    """What IDENTIFY_SYSTEM says: who the server is, and the end of its flushed log."""
+
+    system_identifier: str
+    timeline: int
+    lsn: int
+
+
+class ReplicationConnection:
+    """A walsender's other end. Used by one thread, except ``wake``.
+
+    Args:
+        dsn: of the database to decode.
+        application_name: shown in pg_stat_replication.
+
+    Raises:
+        SourceUnavailableError: the server can't be reached.
+        OperatorError: it refuses a replication connection.
+    """
+
+    def __init__(self, dsn: str, *, application_name: str) -> None:
+        info = conninfo(dsn, application_name=application_name, replication="database")
+        self._pgconn = pq.PGconn.connect(info.encode())
+        if self._pgconn.status != pq.ConnStatus.OK:
+            error = _refusal(self._pgconn.get_error_message())
+            self._pgconn.finish()
+            raise error
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._pgconn.socket, select.POLLIN)
+        self._poll.register(self._waker, select.POLLIN)
+        self._rate = _Rate()
+
+    @property
+    def server_version(self) -> int:
+        """Return the version as libpq does: 180006 is 18.6."""
+        return self._pgconn.server_version
+
+    def identify(self) -> SystemIdentity:
+        """Return the server's identity."""
+        values = self._command("IDENTIFY_SYSTEM", pq.ExecStatus.TUPLES_OK)
+        return SystemIdentity(values[0], int(values[1]), parse_lsn(values[2]))
+
+    def branch_lsn(self, timeline: int, ancestor: int) -> int | None:
+        """Return where the server's ``timeline`` left ``ancestor``, or None if it never was on it."""
+        content = self._command(f"TIMELINE_HISTORY {timeline:d}", pq.ExecStatus.TUPLES_OK)[1]
+        for line in content.splitlines():
+            fields = line.split()
+            if fields and fields[0] == str(ancestor):
+                return parse_lsn(fields[1])
+        return None
+
+    def start(self, slot: str, lsn: int, options: dict[str, str]) -> None:
+        """Begin streaming from ``lsn``, or from where the slot is if that is later.
+
+        Raises:
+            SlotInUseError, SlotLostError, PublicationError, ServerSettingError: the server refuses.
+        """
+        pairs = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in options.items()
+        )
+        command = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} ({})").format(
+            sql.Identifier(slot), sql.SQL(format_lsn(lsn)), pairs
+        )
+        self._command(command.as_string(), pq.ExecStatus.COPY_BOTH)
+
+    def receive(self, timeout_seconds: float) -> list[bytes]:
+        """Wait for frames at most this long, or until woken; return those that have come, in order.
+
+        Raises:
+            SourceUnavailableError: the server hung up.
+            OperatorError: it ended the stream with an error that won't pass.
+        """
+        frames = self._drain()
+        if frames:
+            return frames
+        ready = {fd for fd, _ in self._poll.poll(timeout_seconds * 1000)}
+        if self._waker in ready:
+            os.eventfd_read(self._waker)
+        if self._pgconn.socket in ready:
+            if self._rate.is_busy:
+                time.sleep(COALESCE_SECONDS)
+            frames = self._consume()
+        self._rate.count(len(frames))
+        return frames
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Wait to be woken, at most this long; leave frames where they are."""
+        if select.select([self._waker], [], [], timeout_seconds)[0]:
+            os.eventfd_read(self._waker)
+
+    def confirm(self, written: int, flushed: int, *, probe: bool) -> None:
+        """Tell the server what we have received and what is durable.
+
+        Args:
+            probe: ask for a keepalive in return.
+        """
+        status = standby_status(written, flushed, flushed, time.time_ns() // 1000, reply=probe)
+        try:
+            self._pgconn.put_copy_data(status)
+            self._pgconn.flush()
+        except psycopg.Error as error:
+            raise SourceUnavailableError("source: the replication connection is gone") from error
+
+    def wake(self) -> None:
+        """Make ``receive`` return; may be called from any thread, also after ``close``."""
+        waker = self._waker
+        if waker >= 0:
+            os.eventfd_write(waker, 1)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._pgconn.finish()
+        waker, self._waker = self._waker, -1
+        os.close(waker)
+
+    def _drain(self) -> list[bytes]:
+        """Return the frames that libpq has buffered, without reading from the socket."""
+        frames: list[bytes] = []
+        add = frames.append
+        get = self._pgconn.get_copy_data
+        while True:
+            size, data = get(1)
+            if size <= 0:
+                break
+            add(data.obj if type(data.obj) is bytes else bytes(data))
+        if size < 0 and not frames:
+            raise self._ended()
+        return frames
+
+    def _consume(self) -> list[bytes]:
+        try:
+            self._pgconn.consume_input()
+        except psycopg.Error as error:
+            raise SourceUnavailableError("source: the server closed the replication connection") from error
+        return self._drain()
+
+    def _ended(self) -> CdcError:
+        result = self._pgconn.get_result()
+        if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
+            return SourceUnavailableError("source: the server ended the stream")
+        return _failure(result)
+
+    def _command(self, command: str, expected: pq.ExecStatus) -> list[str]:
+        """Run a command of the replication protocol; return its first row."""
+        result = self._pgconn.exec_(command.encode())
+        if result.status != expected:
+            raise _failure(result)
+        if expected != pq.ExecStatus.TUPLES_OK:
+            return []
+        return [(result.get_value(0, column) or b"").decode() for column in range(result.nfields)]
+
+
+class _Rate:
+    """Messages per second over the last tenth of a second or so."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._messages = 0
+        self.is_busy = False
+
+    def count(self, messages: int) -> None:
+        self._messages += messages
+        elapsed = time.monotonic() - self._since
+        if elapsed > 0.1:
+            self.is_busy = self._messages > BUSY_MESSAGES_PER_SECOND * elapsed
+            self._since += elapsed
+            self._messages = 0
+
+
+def _refusal(message: str) -> CdcError:
+    """Return the error for a connection that wasn't made."""
+    text = message.strip().splitlines()[-1] if message.strip() else "no reason given"
+    reason = unaddressed(text).removeprefix("FATAL:").strip()
+    if "replication" in reason and ("role" in reason or "permission" in reason or "superuser" in reason):
+        hint = "ALTER ROLE <the source url's user> WITH REPLICATION"
+        return PrivilegeError(f"source: {reason}", hint=hint)
+    if "pg_hba.conf" in reason:
+        hint = "add a line for this user, database and address to pg_hba.conf and reload the server"
+        return PrivilegeError("source: pg_hba.conf refuses the connection", hint=hint)
+    if "wal senders" in reason or "max_wal_senders" in reason:
+        hint = "ALTER SYSTEM SET max_wal_senders = 10, then restart the server"
+        return ServerSettingError(f"source: {reason}", hint=hint)
+    if "password" in reason or "authentication" in reason:
+        hint = "check user and password in the source's url"
+        return OperatorError("source: the server refuses the login", hint=hint)
+    if "does not exist" in reason:
+        return OperatorError(f"source: {reason}", hint="check user and database in the source's url")
+    return SourceUnavailableError(f"source: {reason}")
+
+
+def _failure(result: pq.abc.PGresult) -> CdcError:
+    """Return the error for a command or a stream that the server ended with one."""
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode() or result.get_error_message()
+    message = f"source: {text.strip()}"
+    recopy = "run cdc tables resync <source> --all: it copies the tables again, keeping the lake's columns"
+    match state:
+        case "55006":
+            return SlotInUseError(message, hint="stop the other reader, or give this source another slot name")
+        case "55000" if "wal_level" in text or "logical decoding" in text:
+            return ServerSettingError(message, hint="ALTER SYSTEM SET wal_level = logical, then restart the server")
+        case "55000" | "58P01" | "XX000" if "slot" in text or "WAL segment" in text:
+            return SlotLostError(message, hint=recopy)
+        case "42704" if "publication" in text:
+            return PublicationError(message, hint=recopy)
+        case "42704" if "slot" in text:
+            return SlotLostError(message, hint=recopy)
+        case "42501":
+            return PrivilegeError(message, hint="run cdc check: it names each missing privilege and its GRANT")
+        case "42601" | "22023" | "0A000":
+            return ServerSettingError(message, hint="run cdc check against this source")
+        case _:
+            return SourceUnavailableError(message)
+
+
+def guard_identity(identity: SystemIdentity, stored: str, timeline: int, lsn: int, branch: int | None) -> None:
+    """Refuse to go on with a server that doesn't hold the history up to the stored position.
+
+    Args:
+        identity: the server's.
+        stored: system identifier of the stored position.
+        timeline: of the stored position.
+        lsn: of the stored position.
+        branch: where the server's timeline left the stored one; None if it never was on it.
+
+    Raises:
+        IdentityMismatchError: another server, or a history without what the lake has already applied.
+    """
+    hint = (
+        "point the source's url back at the server that the lake was copied from; if the change is meant, "
+        "run cdc tables resync <source> --all: it copies every table again, keeping the lake's columns"
+    )
+    if identity.system_identifier != stored:
+        raise IdentityMismatchError(
+            f"source: expected the server with system identifier {stored}, got {identity.system_identifier}", hint=hint
+        )
+    if identity.timeline != timeline and (branch is None or branch < lsn):
+        raise IdentityMismatchError(
+            f"source: expected timeline {timeline} or one that left it after {format_lsn(lsn)}, "
+            f"got timeline {identity.timeline}"
+            + (f" that left it at {format_lsn(branch)}" if branch is not None else ""),
+            hint=hint,
+        )
