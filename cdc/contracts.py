@@ -9,8 +9,8 @@ source is always started from what the sink has stored.
 **Durable** means: it survives the power failing at that moment. Only a durable position is acknowledged, and only an
 acknowledged one lets the source discard its log.
 
-**Errors** are those of ``cdc.errors``. A ``RetryableError`` leaves both sides as they were; a ``DataError`` concerns one
-table; an ``OperatorError`` ends the source's run until a person has acted.
+**Errors** are those of ``cdc.errors``. A ``RetryableError`` leaves both sides as they were; a ``DataError`` concerns
+one table; an ``OperatorError`` ends the source's run until a person has acted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds connectors and sinks by entry point (groups ``cdc.connectors`` and ``cdc.sinks``), so that anybody can add one."""
+"""Finds connectors and sinks by entry point (``cdc.connectors``, ``cdc.sinks``), so that anybody can add one."""
 
 from __future__ import annotations
 

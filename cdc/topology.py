@@ -1,8 +1,8 @@
 """The stages that every group passes, whatever transport brought it: map ▸ evolve ▸ route ▸ apply.
 
 Written once, without threads, sockets or Faust; a runner calls them and does what waiting there is. *map* gives each
-source table its place in the lake; *evolve* stops the tables whose rows no longer fit their copy; *route* chooses what of
-a group goes to the sink; *apply* is the sink's own.
+source table its place in the lake; *evolve* stops the tables whose rows no longer fit their copy; *route* chooses what
+of a group goes to the sink; *apply* is the sink's own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cdc.contracts import Lane, LakeGroup, TableState, Watermark
+from cdc.contracts import LakeGroup, Lane, TableState, Watermark
 from cdc.errors import DataError
 from cdc.group import CommitGroup
 from cdc.schema import TableId

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["fix_postgres"]
+pytest_plugins = ["fix_postgres", "fix_engine"]
 
 NOT_HERE = "not here: "
 """Begins the reason of a skip that is right on this machine, and so is no failure under CI either."""

@@ -1,4 +1,4 @@
-"""The apply thread of one source: groups from the hand-over through the topology into the lake, then the acknowledgement."""
+"""The apply thread of one source: hand-over, topology, lake, and then the acknowledgement."""
 
 from __future__ import annotations
 

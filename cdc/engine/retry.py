@@ -10,7 +10,7 @@ from cdc.status import SourceState
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 15.0
 OPERATOR_DELAY_SECONDS = 30.0
-"""How often to look whether a person has acted: often enough to come back by itself, seldom enough not to flood a log."""
+"""How often to look whether a person has acted: often enough to come back by itself, seldom enough to spare the log."""
 
 
 def delay_seconds(error: CdcError, attempt: int) -> float:

@@ -54,7 +54,8 @@ class _Run:
                 work()
             except CdcError as error:
                 self.errors.append(error)
-            except Exception as error:  # noqa: BLE001 - the thread's boundary: a bug must stop the source, not pass unseen
+            except Exception as error:
+                # The thread's boundary: a bug must stop the source, not pass unseen.
                 log.exception("thread %s ended by a bug", name)
                 self.errors.append(DataError(f"thread {name}: {type(error).__name__}; see the log"))
             finally:
@@ -66,7 +67,7 @@ class _Run:
 
 
 class SourceRunner:
-    """Keeps one source flowing until the engine stops. ``run`` is its thread; everything else may be called from any."""
+    """Keeps one source flowing until the engine stops. ``run`` is its thread; the rest may be called from any."""
 
     def __init__(self, source: Source, config: SourceConfig, sink: Sink, metrics: ApplyMetrics, stop: Event) -> None:
         self._source = source

@@ -131,23 +131,24 @@ class Assembler:
 
     @property
     def oldest_commit_us(self) -> int | None:
-        """Commit time (microseconds since 1970) of the oldest transaction that wasn't taken yet."""
-        if self._ready:
-            return int(self._ready[0].transactions.commit_times_us[0])
-        if self._pending.commit_times_us:
-            return self._pending.commit_times_us[0]
-        return self._open[1] if self._open else None
+        """Commit time (microseconds since 1970) of the oldest transaction that wasn't taken yet. Any thread."""
+        ready, pending, opened = tuple(self._ready), self._pending, self._open
+        if ready:
+            return int(ready[0].transactions.commit_times_us[0])
+        if pending.commit_times_us:
+            return pending.commit_times_us[0]
+        return opened[1] if opened else None
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes held in memory."""
-        gathered = self._pending.rows.memory_bytes + sum(s.memory_bytes for s in self._streams.values())
-        return gathered + sum(group.size_bytes for group in self._ready)
+        """Bytes held in memory. Any thread."""
+        gathered = self._pending.rows.memory_bytes + sum(s.memory_bytes for s in list(self._streams.values()))
+        return gathered + sum(group.size_bytes for group in tuple(self._ready))
 
     @property
     def spilled_bytes(self) -> int:
-        """Bytes held on disk by what wasn't taken yet."""
-        return self._pending.rows.spilled_bytes + sum(s.spilled_bytes for s in self._streams.values())
+        """Bytes held on disk by what wasn't taken yet. Any thread."""
+        return self._pending.rows.spilled_bytes + sum(s.spilled_bytes for s in list(self._streams.values()))
 
     def feed(self, frames: Iterable[bytes]) -> Keepalive | None:
         """Take in frames in the order of the stream; return the last keepalive among them.
@@ -187,7 +188,7 @@ class Assembler:
         return keepalive
 
     def seal(self) -> None:
-        """Close the pending group at the first boundary between transactions: now, or when the open one begins to end."""
+        """Close the pending group at the next boundary between transactions: now, unless one is open."""
         if self._open is None:
             self._close_group()
         else:

@@ -22,7 +22,7 @@ from connectors.postgres.frames import XLOG_DATA_HEADER_BYTES
 from connectors.postgres.rows import decode_rows
 
 BATCH_BYTES = 4 << 20
-"""About how many bytes are decoded into one batch: what a processor's cache holds decodes three times as fast as more."""
+"""About how many bytes are decoded into one batch: what a processor's cache holds decodes three times as fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class SpilledRows:
 
 
 def read_batches(pieces: Iterable[Piece], tables: Collection[TableId]) -> Iterator[ChangeBatch]:
-    """Decode the pieces of these tables, each table's in order, joining neighbours into batches of up to ``BATCH_BYTES``.
+    """Decode the pieces of these tables, each table's in order, joined to batches of about ``BATCH_BYTES``.
 
     Raises:
         DataError: rows can't be decoded, or don't fit their table's schema.

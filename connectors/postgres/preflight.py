@@ -1,6 +1,6 @@
 """What ``cdc check`` looks at on a PostgreSQL source: settings, privileges, slot and tables, each with its fix.
 
-Reads only. Every judgement is a small function of what was read, so that it can be tested without a server in that state.
+Reads only. Every judgement is a small function of what was read, to be tested without a server in that state.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from connectors.postgres.catalog import CatalogTable
 MINIMUM_VERSION = 130000
 
 LOSSLESS_MINORS = {13: 21, 14: 18, 15: 13, 16: 9, 17: 5}
-"""First minor release of each major in which a table that is added to a publication while transactions write to it loses
-none of their later changes ("Fix data loss in logical replication", release notes of 2025-05-08)."""
+"""First minor release of each major in which a table that is added to a publication while transactions write to it
+loses none of their later changes ("Fix data loss in logical replication", release notes of 2025-05-08)."""
 
 LONG_TRANSACTION_SECONDS = 600
 

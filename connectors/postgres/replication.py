@@ -1,7 +1,7 @@
 """One replication connection: the streaming protocol's commands and frames over libpq.
 
-psycopg 3 has no replication API of its own; its libpq wrapper has all that it takes. This file owns the socket. It hands
-frames over as they come and never looks into a payload.
+psycopg 3 has no replication API of its own; its libpq wrapper has all that it takes. This file owns the socket. It
+hands frames over as they come and never looks into a payload.
 
 Spec: PostgreSQL 18, "Streaming Replication Protocol",
 https://www.postgresql.org/docs/18/protocol-replication.html
@@ -13,6 +13,7 @@ import os
 import select
 import time
 from dataclasses import dataclass
+from threading import Lock
 
 import psycopg
 from psycopg import pq, sql
@@ -69,6 +70,7 @@ class ReplicationConnection:
             self._pgconn.finish()
             raise error
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waker_lock = Lock()
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self._poll.register(self._waker, select.POLLIN)
@@ -136,6 +138,8 @@ class ReplicationConnection:
         """Tell the server what we have received and what is durable.
 
         Args:
+            written: end of what we have received, an LSN.
+            flushed: end of what is durable downstream, an LSN.
             probe: ask for a keepalive in return.
         """
         status = standby_status(written, flushed, flushed, time.time_ns() // 1000, reply=probe)
@@ -147,15 +151,16 @@ class ReplicationConnection:
 
     def wake(self) -> None:
         """Make ``receive`` return; may be called from any thread, also after ``close``."""
-        waker = self._waker
-        if waker >= 0:
-            os.eventfd_write(waker, 1)
+        with self._waker_lock:  # a number that was closed may by now be another connection's
+            if self._waker >= 0:
+                os.eventfd_write(self._waker, 1)
 
     def close(self) -> None:
         """Hang up."""
         self._pgconn.finish()
-        waker, self._waker = self._waker, -1
-        os.close(waker)
+        with self._waker_lock:
+            os.close(self._waker)
+            self._waker = -1
 
     def _drain(self) -> list[bytes]:
         """Return the frames that libpq has buffered, without reading from the socket."""

@@ -26,8 +26,8 @@ CANONICAL = {
     "search_path": "pg_catalog",
     "row_security": "off",
 }
-"""Settings on which the text output depends (``extra_float_digits`` 3 gives the shortest exact form since version 12), and
-one that makes a copy fail where row-level security would silently leave rows out."""
+"""Settings on which the text output depends (``extra_float_digits`` 3 gives the shortest exact form since version 12),
+and one that makes a copy fail where row-level security would silently leave rows out."""
 
 CONNECT_TIMEOUT_SECONDS = 10
 

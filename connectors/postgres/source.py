@@ -259,7 +259,7 @@ class PostgresSource:
     def health(self) -> SourceHealth:
         """Return what the stream knows of itself."""
         stream = self._stream
-        return SourceHealth() if stream is None else stream.health
+        return SourceHealth() if stream is None else stream.health()
 
     def head(self) -> SourceHead:
         """Ask the server for the end of its log and what our slot keeps."""

@@ -38,7 +38,6 @@ class PostgresStream:
         self._head: tuple[float, int] = (0.0, 0)
         self._caught_up_at = 0.0
         self._skew_seconds: float | None = None
-        self.health = SourceHealth(connected=True)
 
     def run(self, stop: Event) -> None:
         """Receive and offer until ``stop`` is set."""
@@ -55,13 +54,25 @@ class PostgresStream:
             if keepalive is not None:
                 self._on_keepalive(keepalive)
             self._confirm(asked=keepalive is not None and keepalive.reply_requested)
-            self.health = self._look()
 
     def acknowledge(self, position: Position) -> None:
         """Note that everything up to ``position`` is durable. Any thread."""
         if isinstance(position, PostgresPosition) and position.lsn > self._acknowledged:
             self._acknowledged = position.lsn
         self._connection.wake()
+
+    def health(self) -> SourceHealth:
+        """Return what the stream knows of itself. Any thread; the figures may be of slightly different moments."""
+        oldest_us = self._assembler.oldest_commit_us
+        skew = self._skew_seconds or 0.0
+        return SourceHealth(
+            connected=True,
+            caught_up_at=self._caught_up_at,
+            oldest_pending_commit=None if oldest_us is None else oldest_us / 1e6 + skew,
+            buffered_bytes=self._assembler.memory_bytes,
+            spilled_bytes=self._assembler.spilled_bytes,
+            clock_skew_seconds=skew,
+        )
 
     def wake(self) -> None:
         """Make the loop look around now. Any thread."""
@@ -113,15 +124,3 @@ class PostgresStream:
         self._confirmed = flushed
         if probe:
             self._next_probe = now + PROBE_SECONDS
-
-    def _look(self) -> SourceHealth:
-        oldest_us = self._assembler.oldest_commit_us
-        skew = self._skew_seconds or 0.0
-        return SourceHealth(
-            connected=True,
-            caught_up_at=self._caught_up_at,
-            oldest_pending_commit=None if oldest_us is None else oldest_us / 1e6 + skew,
-            buffered_bytes=self._assembler.memory_bytes,
-            spilled_bytes=self._assembler.spilled_bytes,
-            clock_skew_seconds=skew,
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cdc.config import LakeConfig
 from sinks.postgres.config import PostgresLakeConfig
 from sinks.postgres.sink import PostgresSink
 
@@ -9,7 +10,7 @@ __all__ = ["PostgresLakeConfig", "PostgresSink", "sink"]
 
 
 class _Plugin:
-    config = PostgresLakeConfig
+    config: type[LakeConfig] = PostgresLakeConfig
 
     def open(self, config: PostgresLakeConfig) -> PostgresSink:
         """Return the sink; connects to nothing yet."""

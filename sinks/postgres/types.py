@@ -144,7 +144,7 @@ class _Resolver:
         self._lake = lake
         self._schema = schema
 
-    def resolve(self, node: LogicalType, source_type: str) -> LakeType:  # noqa: PLR0911 - one per kind of node
+    def resolve(self, node: LogicalType, source_type: str) -> LakeType:
         """Return the lake type; ``source_type`` is empty where no Postgres type text is known."""
         if isinstance(node, Array):
             element = source_type.removesuffix("[]") if source_type.endswith("[]") else ""
@@ -246,7 +246,7 @@ class _Resolver:
         return found or _as_text(f"the lake has no type {name}: its extension isn't installed")
 
 
-def _logical_ddl(node: LogicalType) -> str:  # noqa: C901, PLR0911, PLR0912 - a table, read from top to bottom
+def _logical_ddl(node: LogicalType) -> str:  # noqa: C901, PLR0912 - a table, read from top to bottom
     """Return the built-in type that holds every value of ``node``."""
     match node:
         case Bool():

@@ -22,6 +22,9 @@ from sinks.postgres.compaction import Columns, Rows, compact, encode, normalize
 from sinks.postgres.encoding import to_csv
 from sinks.postgres.sql import LIFTED, TableSql, old_name
 
+TRUNCATE_ROWS = 30_000
+"""Up to so many rows a stage is emptied by DELETE: TRUNCATE leaves dead rows in pg_class while any user queries."""
+
 
 class KeyExists(Exception):  # noqa: N818 - not an error: it asks for another way of writing
     """Rows were copied straight into a table that has one of their keys."""
@@ -46,25 +49,24 @@ class TableWriter:
         self._key = schema.key if schema.identity is RowIdentity.KEY else ()
         equals = foreign_equals(connection, target, self._key) if self._key else {}
         self.sql = TableSql(target=target, columns=schema.names, key=self._key, stage=f"pg_temp.{stage}", equals=equals)
-        self._stage = stage
-        self._stage_exists = False
+        self.has_stage = False
         self._stage_is_new = False
-        self._stage_is_used = False
+        self._staged_row_count = 0
 
     def committed(self) -> None:
         """Take note that the transaction was committed: the stage stays, and is empty."""
-        self._stage_is_new = self._stage_is_used = False
+        self._stage_is_new = False
+        self._staged_row_count = 0
 
     def rolled_back(self) -> None:
         """Take note that the transaction was rolled back: a stage made in it is gone."""
-        self._stage_exists = self._stage_exists and not self._stage_is_new
-        self._stage_is_new = self._stage_is_used = False
+        self.has_stage = self.has_stage and not self._stage_is_new
+        self.committed()
 
     def drop_stage(self) -> None:
-        """Free the stage."""
-        if self._stage_exists:
-            self._run(f"DROP TABLE pg_temp.{self._stage}")
-            self._stage_exists = False
+        """Drop the stage, in a transaction that is known to be committed."""
+        self._run(f"DROP TABLE {self.sql.stage}")
+        self.has_stage = False
 
     def write(self, batch: ChangeBatch, *, upserting: bool) -> None:
         """Write one batch.
@@ -181,12 +183,15 @@ class TableWriter:
 
     def _fill_stage(self, columns: Columns) -> None:
         """Make the stage hold these rows and no others."""
-        if not self._stage_exists:
+        if not self.has_stage:
             self._run(self.sql.create_stage())
-            self._stage_exists = self._stage_is_new = True
-        elif self._stage_is_used:
+            self.has_stage = self._stage_is_new = True
+        elif self._staged_row_count > TRUNCATE_ROWS:
             self._run(f"TRUNCATE {self.sql.stage}")
-        self._stage_is_used = True
+            self._staged_row_count = 0
+        elif self._staged_row_count:
+            self._run(f"DELETE FROM {self.sql.stage}")
+        self._staged_row_count += _row_count(columns)
         self._copy(columns, staged=True)
 
     def _copy(self, columns: Mapping[str, pa.Array], *, staged: bool) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+
 from benchmarks.measure import cpu_seconds, has_row, peak_rss_mib, until
 from benchmarks.workloads import MARKERS_FROM, TABLE, Workload, create, perform, standard
-
 from cdc.demo.binaries import find_binaries
 from cdc.demo.engine_process import EngineProcess
 from cdc.demo.server import PostgresServer, free_port

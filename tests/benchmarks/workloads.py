@@ -16,7 +16,8 @@ CREATE TABLE ev (id bigint PRIMARY KEY, n int, name text, amount numeric(12,2), 
 
 _ROWS = """
 INSERT INTO ev SELECT i, i % 100, 'name of ' || i, i * 0.37, now(), i % 2 = 0,
-       jsonb_build_object('a', i, 'b', 'some text that is not too short at all', 'c', array[1, 2, 3]), md5(i::text)::uuid
+       jsonb_build_object('a', i, 'b', 'some text that is not too short at all', 'c', array[1, 2, 3]),
+       md5(i::text)::uuid
   FROM generate_series(first, last) i
 """
 

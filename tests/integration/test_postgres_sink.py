@@ -580,6 +580,37 @@ def test_commits_are_durable_on_return_whatever_the_role_says(sink, user, lane):
         user.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
 
 
+def test_stages_that_were_not_used_for_long_are_dropped_and_made_again(lane, user, monkeypatch):
+    monkeypatch.setattr("sinks.postgres.lane.MAX_STAGES", 1)
+    other = schema_of("public.other")
+    lane.prepare(other, target_of(other))
+    for number in range(1, 4):
+        changes = [update({"id": "1", "note": str(number)}), delete({"id": "2"})]
+        both = [batch_of(schema, changes) for schema in (ITEMS, other)]
+        lane.apply(group_of(number, *both, row_count=LARGE))
+        stages = user.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'cdc\\_stage%' AND relkind = 'r'")
+        assert stages.fetchone() == (1,)
+    assert items(user) == {1: "3"}
+    assert user.execute("SELECT id, note FROM lake.other").fetchall() == [(1, "3")]
+
+
+def test_a_stage_made_in_a_group_that_failed_is_made_again(lane, user):
+    good = batch_of(ITEMS, [update({"id": "1", "note": "a"})])
+    bad = batch_of(ITEMS, [update({"id": "x", "note": "a"})])
+    for number in range(1, 4):
+        with pytest.raises(ApplyRefusedError, match="22P02"):
+            lane.apply(group_of(number, good, bad, row_count=LARGE))
+        lane.apply(group_of(number, good, row_count=LARGE))
+    assert items(user) == {1: "a"}
+
+
+def test_large_stages_are_emptied_between_batches(lane, user, monkeypatch):
+    monkeypatch.setattr("sinks.postgres.writer.TRUNCATE_ROWS", 1)
+    batches = [batch_of(ITEMS, [update({"id": str(i), "note": str(i)}), delete({"id": "9"})]) for i in range(4)]
+    lane.apply(group_of(1, *batches, row_count=LARGE))
+    assert items(user) == {i: str(i) for i in range(4)}
+
+
 def test_targets_say_which_tables_are_written(lane, user):
     other = schema_of("public.other")
     group = group_of(1, batch_of(ITEMS, [insert(id="1")]), batch_of(other, [insert(id="1")]))
