@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Event
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from cdc.change import ChangeBatch, Index1D, Mask1D
 from cdc.group import CommitGroup, Transactions
 from cdc.position import Position
 from cdc.schema import TableId, TableSchema
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 class Severity(StrEnum):
@@ -408,6 +411,10 @@ class Sink(Protocol):
 
     def install(self) -> None:
         """Create the engine's own tables where they are missing. Safe to call from several processes at once."""
+        ...
+
+    def state_engine(self) -> Engine:
+        """Return a way into the lake for the records that are kept beside the copies."""
         ...
 
     def lane(self, source: str) -> Lane:

@@ -44,7 +44,7 @@ class Int:
 
 @dataclass(frozen=True, slots=True)
 class Decimal:
-    """An exact number; ``precision`` None: unbounded. Canonical text: digits, ``NaN``, ``Infinity`` or ``-Infinity``."""
+    """An exact number; ``precision`` None: unbounded. Canonical text: digits, ``NaN``, ``Infinity``, ``-Infinity``."""
 
     precision: int | None = None
     scale: int | None = None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import StaticPool
 
 from cdc import plugins
 from cdc.config import LakeConfig, SourceConfig
@@ -136,6 +138,9 @@ class FakeSink:
     def progress(self) -> Mapping[str, Progress]:
         self._read()
         return self.world.progress
+
+    def state_engine(self) -> Engine:
+        return create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
 
     def forget(self, source: str, tables: Sequence[TableId] | None) -> None:
         self._read()

@@ -13,7 +13,7 @@ from cdc.errors import ConfigError, OperatorError
 
 if TYPE_CHECKING:
     from cdc.config import Config
-    from cdc.contracts import Progress
+    from cdc.contracts import Progress, Sink
     from cdc.schema import TableId
 
 _HEADER = ("SOURCE", "TABLE", "IN THE LAKE", "STATE", "REASON")
@@ -85,8 +85,19 @@ def resync(source: str, names: Sequence[str], everything: bool, yes: bool) -> No
         click.echo("nothing was done; add --yes to do it")
         return
     _refuse_while_running(config)
+    _record(config, lake, source, [str(table) for table in chosen] if chosen is not None else None)
     lake.forget(source, chosen)
     click.echo("done; it begins with the next: cdc run")
+
+
+def _record(config: Config, lake: Sink, source: str, names: Sequence[str] | None) -> None:
+    from sqlalchemy import create_engine
+
+    from cdc.state import StateStore
+
+    store = StateStore(create_engine(config.state.get_secret_value()) if config.state else lake.state_engine())
+    store.install()
+    store.record("resync", source, {"tables": names or "all"})
 
 
 def _chosen(names: Sequence[str], stored: Progress | None) -> list[TableId]:

@@ -8,6 +8,7 @@ from threading import Event
 
 from cdc.contracts import Lane, Source
 from cdc.engine.handover import Handover
+from cdc.engine.journal import Journal
 from cdc.engine.retry import delay_seconds
 from cdc.engine.tables import TableBook
 from cdc.errors import RetryableError
@@ -31,12 +32,20 @@ class Applier:
     """
 
     def __init__(
-        self, source: Source, lane: Lane, handover: Handover, tables: TableBook, metrics: ApplyMetrics
+        self,
+        source: Source,
+        lane: Lane,
+        handover: Handover,
+        tables: TableBook,
+        *,
+        metrics: ApplyMetrics,
+        journal: Journal,
     ) -> None:
         self._source = source
         self._handover = handover
         self._tables = tables
         self._metrics = metrics
+        self._journal = journal
         self._stages = Stages(lane)
         self.trouble: RetryableError | None = None
         self.committed_at: float | None = None
@@ -85,6 +94,7 @@ class Applier:
         for table, reason in applied.failed.items():
             log.error("source %s: table %s stops, the others go on: %s", self._source.name, table, reason)
             self._tables.fail(table, reason)
+            self._journal.note("failed", f"{self._source.name} {table}", reason=reason)
         self._tables.applied(applied)
         self.committed_at = float(group.transactions.commit_times_us[-1]) / 1e6
         self.position = group.position.display()

@@ -9,6 +9,7 @@ from queue import Empty, Queue
 from threading import Event, Thread
 
 from cdc.contracts import Lane, Source
+from cdc.engine.journal import Journal
 from cdc.engine.retry import delay_seconds
 from cdc.engine.tables import TableBook
 from cdc.errors import CdcError, DataError, OperatorError, RetryableError
@@ -23,10 +24,11 @@ WORKERS = 2
 class Copier:
     """Copies tables as they are asked for; one table's failure never stops another's."""
 
-    def __init__(self, source: Source, lane: Lane, tables: TableBook, stop: Event) -> None:
+    def __init__(self, source: Source, lane: Lane, tables: TableBook, *, journal: Journal, stop: Event) -> None:
         self._source = source
         self._lane = lane
         self._tables = tables
+        self._journal = journal
         self._stop = stop
         self._wanted: Queue[TableId] = Queue()
         self._threads = [
@@ -79,6 +81,7 @@ class Copier:
                 self._tables.copied(table, copy.watermark, rows)
                 seconds = time.monotonic() - started
                 log.info("source %s: copied %s, %d rows in %.1f s", self._source.name, table, rows, seconds)
+                self._journal.note("copied", f"{self._source.name} {table}", rows=rows, target=str(target))
                 return
         self._tables.postpone(table)
 
@@ -95,4 +98,5 @@ class Copier:
                 self._stop.wait(delay_seconds(unavailable, attempt))
             else:
                 self._tables.fail(table, reason)
+                self._journal.note("failed", f"{self._source.name} {table}", reason=reason)
                 return

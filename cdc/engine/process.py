@@ -10,10 +10,14 @@ from importlib.metadata import version
 from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
+from sqlalchemy import create_engine
+
 from cdc import notify, plugins
 from cdc.config import Config
+from cdc.engine.journal import Journal
 from cdc.engine.runner import SourceRunner
 from cdc.metrics import build_registry
+from cdc.state import StateStore
 from cdc.status import EngineStatus, SourceState
 from cdc.web import WebServer
 
@@ -25,6 +29,8 @@ ALIVE_SECONDS = 90.0
 """A source whose runner hasn't ticked for so long hangs: longer than any statement or connection may take."""
 
 TICK_SECONDS = 1.0
+STOP_SECONDS = 4.5
+"""When the process ends in any case: a thread that still waits for a database then is cut off with its connection."""
 
 
 class Engine:
@@ -36,8 +42,17 @@ class Engine:
         self._started_at = time.time()
         registry, apply_metrics = build_registry(self.status)
         sink = plugins.sink(config.lake.type).open(config.lake)
+        state = create_engine(config.state.get_secret_value()) if config.state else sink.state_engine()
+        journal = Journal(StateStore(state))
         self._runners = [
-            SourceRunner(plugins.connector(source.type).open(name, source), source, sink, apply_metrics, self._stop)
+            SourceRunner(
+                plugins.connector(source.type).open(name, source),
+                source,
+                sink,
+                metrics=apply_metrics,
+                journal=journal,
+                stop=self._stop,
+            )
             for name, source in config.sources.items()
         ]
         self._web = None
@@ -60,8 +75,9 @@ class Engine:
         code = self._watch()
         notify.stopping()
         self._stop.set()
+        deadline = time.monotonic() + STOP_SECONDS
         for thread in threads:
-            thread.join(5.0)
+            thread.join(max(0.0, deadline - time.monotonic()))
         if self._web is not None:
             self._web.stop()
         log.info("stopped")

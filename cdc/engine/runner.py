@@ -14,6 +14,7 @@ from cdc.engine.apply import Applier
 from cdc.engine.copying import Copier
 from cdc.engine.freshness import DrainRate, lag_seconds
 from cdc.engine.handover import Handover
+from cdc.engine.journal import Journal
 from cdc.engine.retry import delay_seconds, state_after
 from cdc.engine.tables import TableBook
 from cdc.errors import CdcError, DataError, OperatorError, RetryableError
@@ -69,11 +70,21 @@ class _Run:
 class SourceRunner:
     """Keeps one source flowing until the engine stops. ``run`` is its thread; the rest may be called from any."""
 
-    def __init__(self, source: Source, config: SourceConfig, sink: Sink, metrics: ApplyMetrics, stop: Event) -> None:
+    def __init__(
+        self,
+        source: Source,
+        config: SourceConfig,
+        sink: Sink,
+        *,
+        metrics: ApplyMetrics,
+        journal: Journal,
+        stop: Event,
+    ) -> None:
         self._source = source
         self._config = config
         self._sink = sink
         self._metrics = metrics
+        self._journal = journal
         self._stop = stop
         self._tables = TableBook()
         self._run: _Run | None = None
@@ -188,12 +199,13 @@ class SourceRunner:
         """Run the threads and watch over them."""
         stop = Event()
         handover = Handover(self._source.wake)
-        applier = Applier(self._source, lane, handover, self._tables, self._metrics)
-        run = _Run(applier, handover, Copier(self._source, lane, self._tables, stop), stop)
+        applier = Applier(self._source, lane, handover, self._tables, metrics=self._metrics, journal=self._journal)
+        run = _Run(applier, handover, Copier(self._source, lane, self._tables, journal=self._journal, stop=stop), stop)
         run.spawn(f"{self._source.name}-stream", lambda: self._source.run(start, handover, stop))
         run.spawn(f"{self._source.name}-apply", lambda: applier.run(stop))
         run.copier.start()
         run.copier.ask(self._tables.names(TableState.PENDING))
+        self._journal.note("start", self._source.name, position=start.display())
         self._run = run
         try:
             self._watch(run)
@@ -260,6 +272,8 @@ class SourceRunner:
         hint = f"; {error.hint}" if isinstance(error, OperatorError) else ""
         if str(error) != str(self._error):
             log.error("source %s: %s%s", self._source.name, error, hint)
+            if not isinstance(error, RetryableError):
+                self._journal.note("failed", self._source.name, error=str(error))
         self._error, self._state = error, state_after(error)
 
     def _pause(self, seconds: float) -> None:

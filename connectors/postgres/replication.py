@@ -31,7 +31,7 @@ from cdc.errors import (
 )
 from connectors.postgres.frames import standby_status
 from connectors.postgres.lsn import format_lsn, parse_lsn
-from connectors.postgres.session import conninfo, unaddressed
+from connectors.postgres.session import conninfo, refusal
 
 COALESCE_SECONDS = 0.0002
 """How long to let frames gather when they arrive in quick succession. The server sends each message by itself: without
@@ -66,7 +66,7 @@ class ReplicationConnection:
         info = conninfo(dsn, application_name=application_name, replication="database")
         self._pgconn = pq.PGconn.connect(info.encode())
         if self._pgconn.status != pq.ConnStatus.OK:
-            error = _refusal(self._pgconn.get_error_message())
+            error = refusal(self._pgconn.get_error_message())
             self._pgconn.finish()
             raise error
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -214,27 +214,6 @@ class _Rate:
             self.is_busy = self._messages > BUSY_MESSAGES_PER_SECOND * elapsed
             self._since += elapsed
             self._messages = 0
-
-
-def _refusal(message: str) -> CdcError:
-    """Return the error for a connection that wasn't made."""
-    text = message.strip().splitlines()[-1] if message.strip() else "no reason given"
-    reason = unaddressed(text).removeprefix("FATAL:").strip()
-    if "replication" in reason and ("role" in reason or "permission" in reason or "superuser" in reason):
-        hint = "ALTER ROLE <the source url's user> WITH REPLICATION"
-        return PrivilegeError(f"source: {reason}", hint=hint)
-    if "pg_hba.conf" in reason:
-        hint = "add a line for this user, database and address to pg_hba.conf and reload the server"
-        return PrivilegeError("source: pg_hba.conf refuses the connection", hint=hint)
-    if "wal senders" in reason or "max_wal_senders" in reason:
-        hint = "ALTER SYSTEM SET max_wal_senders = 10, then restart the server"
-        return ServerSettingError(f"source: {reason}", hint=hint)
-    if "password" in reason or "authentication" in reason:
-        hint = "check user and password in the source's url"
-        return OperatorError("source: the server refuses the login", hint=hint)
-    if "does not exist" in reason:
-        return OperatorError(f"source: {reason}", hint="check user and database in the source's url")
-    return SourceUnavailableError(f"source: {reason}")
 
 
 def _failure(result: pq.abc.PGresult) -> CdcError:

@@ -11,9 +11,17 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc.errors import CdcError, ConfigError, OperatorError, PrivilegeError, SourceUnavailableError
+from cdc.errors import (
+    CdcError,
+    ConfigError,
+    OperatorError,
+    PrivilegeError,
+    ServerSettingError,
+    SourceUnavailableError,
+)
 
 CANONICAL = {
     "datestyle": "ISO, YMD",
@@ -88,7 +96,9 @@ def translate(error: psycopg.Error) -> CdcError:
 
     The server's primary message names objects and settings, never values; details are left out.
     """
-    text = (error.diag.message_primary or str(error)).strip().splitlines()[0] if str(error) else type(error).__name__
+    if error.sqlstate is None and error.pgconn is not None and error.pgconn.status != pq.ConnStatus.OK:
+        return refusal(str(error))
+    text = first_line(error.diag.message_primary or str(error)) or type(error).__name__
     if isinstance(error, pg.InsufficientPrivilege):
         return PrivilegeError(f"source: {text}", hint="run cdc check: it names each missing privilege and its GRANT")
     if isinstance(error, (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)) or "password" in text:
@@ -96,10 +106,43 @@ def translate(error: psycopg.Error) -> CdcError:
     if isinstance(error, pg.InvalidCatalogName):
         return OperatorError(f"source: {text}", hint="check the database's name in the source's url")
     if error.sqlstate is None or isinstance(error, (psycopg.OperationalError, psycopg.InternalError)):
-        return SourceUnavailableError(f"source: {unaddressed(text)}")
+        return SourceUnavailableError(f"source: {reason(text)}")
     return OperatorError(f"source: {text}", hint="run cdc check against this source")
 
 
-def unaddressed(text: str) -> str:
-    """Return libpq's message without the address it was trying, which may be part of a secret DSN."""
-    return text.rpartition("failed: ")[2] if "failed: " in text else text
+def refusal(message: str) -> CdcError:
+    """Return the error for a connection that wasn't made, or is lost, by libpq's message.
+
+    Before the login there is no SQLSTATE to go by.
+    """
+    text = reason(message)
+    if text.startswith(("role ", "database ")) and text.endswith("does not exist"):
+        return OperatorError(f"source: {text}", hint="check user and database in the source's url")
+    if text.startswith("permission denied to start WAL sender") or "replication role" in text:
+        hint = "ALTER ROLE <the source url's user> WITH REPLICATION"
+        return PrivilegeError(f"source: {text}", hint=hint)
+    if "pg_hba.conf" in text:
+        hint = "add a line for this user, database and address to pg_hba.conf and reload the server"
+        return PrivilegeError("source: pg_hba.conf refuses the connection", hint=hint)
+    if "wal senders" in text or "max_wal_senders" in text:
+        hint = "ALTER SYSTEM SET max_wal_senders = 10, then restart the server"
+        return ServerSettingError(f"source: {text}", hint=hint)
+    if "password" in text or "authentication" in text:
+        return OperatorError("source: the server refuses the login", hint="check user and password in the source's url")
+    return SourceUnavailableError(f"source: {text}")
+
+
+def reason(message: str) -> str:
+    """Return why the last address that libpq tried didn't do, without the address: it may be part of a secret DSN."""
+    beside = ("\t", "DETAIL:", "HINT:", "- host:", "Multiple connection attempts failed")
+    lines = [line for line in message.splitlines() if line.strip() and not line.startswith(beside)]
+    if not lines:
+        return "no reason given"
+    if "translate host name" in lines[-1] or "resolve host" in lines[-1]:
+        return "the host's name can't be resolved"
+    return lines[-1].rpartition("failed: ")[2].strip().removeprefix("FATAL:").strip()
+
+
+def first_line(text: str) -> str:
+    """Return a message without the lines that explain it; empty if there is none."""
+    return next(iter(text.strip().splitlines()), "")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 import psycopg
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -56,16 +56,16 @@ class PostgresSink:
 
     def install(self) -> None:
         """Create the engine's own tables where they are missing."""
-        engine = create_engine(
+        with _raw_errors(), self.state_engine().begin() as connection:
+            state.create(connection, state.progress_tables)
+
+    def state_engine(self) -> Engine:
+        """Return a way into the lake that keeps no connection."""
+        return create_engine(
             "postgresql+psycopg://",
             creator=lambda: connect(self._dsn, application_name=application_name(_OWN)),
             poolclass=NullPool,
         )
-        try:
-            with _raw_errors(), engine.begin() as connection:
-                state.create(connection, state.progress_tables)
-        finally:
-            engine.dispose()
 
     def lane(self, source: str) -> PostgresLane:
         """Return the writer for one source; it connects when it is first used."""
