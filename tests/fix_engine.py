@@ -262,7 +262,7 @@ def make_engine(request: pytest.FixtureRequest) -> Iterator[MakeEngine]:
     logs = [engine.log for engine in made if not engine.tolerates_bugs]
     keep = os.environ.get("CDC_TEST_KEEP_LOGS")
     for directory in directories:
-        if keep:
+        if keep and (directory / "engine.log").exists():
             shutil.copy(directory / "engine.log", Path(keep) / f"{request.node.name[:80].replace('/', '_')}.log")
         shutil.rmtree(directory, ignore_errors=True)
     for log in logs:
@@ -270,7 +270,7 @@ def make_engine(request: pytest.FixtureRequest) -> Iterator[MakeEngine]:
 
 
 @pytest.fixture
-def engine(make_engine: MakeEngine, source_dsn: str, lake_dsn: str) -> EngineHarness:
+def engine(source_dsn: str, lake_dsn: str, make_engine: MakeEngine) -> EngineHarness:
     """An engine between the test's own source and lake databases, not started yet."""
     return make_engine(source_dsn, lake_dsn)
 

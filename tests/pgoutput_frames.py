@@ -107,9 +107,7 @@ def commit_prepared(xid: int, gid: str, *, commit_lsn: int, end_lsn: int, time_u
 
 def rollback_prepared(xid: int, gid: str, *, prepare_end_lsn: int, end_lsn: int, time_us: int) -> bytes:
     wire_us = time_us - POSTGRES_EPOCH_US
-    return framed(
-        b"r\0" + pack("!QQqqI", prepare_end_lsn, end_lsn, wire_us, wire_us, xid) + gid.encode() + b"\0"
-    )
+    return framed(b"r\0" + pack("!QQqqI", prepare_end_lsn, end_lsn, wire_us, wire_us, xid) + gid.encode() + b"\0")
 
 
 def _head(kind: bytes, subxid: int | None) -> bytes:

@@ -30,7 +30,7 @@ class Copier:
         self._tables = tables
         self._journal = journal
         self._stop = stop
-        self._wanted: Queue[TableId] = Queue()
+        self._wanted: Queue[tuple[TableId, DataError | None]] = Queue()
         self._threads = [
             Thread(target=self._work, name=f"{source.name}-copy-{n}", daemon=True) for n in range(1, WORKERS + 1)
         ]
@@ -43,7 +43,11 @@ class Copier:
     def ask(self, tables: Sequence[TableId]) -> None:
         """Copy these pending tables, in this order."""
         for table in tables:
-            self._wanted.put(table)
+            self._wanted.put((table, None))
+
+    def refuse(self, table: TableId, error: DataError) -> None:
+        """Stop this table."""
+        self._wanted.put((table, error))
 
     def join(self, timeout_seconds: float) -> bool:
         """Wait for the threads to end; return whether they have."""
@@ -55,10 +59,13 @@ class Copier:
     def _work(self) -> None:
         while not self._stop.is_set():
             try:
-                table = self._wanted.get(timeout=0.2)
+                table, error = self._wanted.get(timeout=0.2)
             except Empty:
                 continue
-            self._copy(table)
+            if error is None:
+                self._copy(table)
+            else:
+                self._give_up(table, self._tables.placements()[table].target, error)
 
     def _copy(self, table: TableId) -> None:
         """Copy one table, for as long as it takes, unless the error is its own."""
@@ -77,6 +84,10 @@ class Copier:
             except (DataError, OperatorError) as error:
                 self._give_up(table, target, error)
                 return
+            except Exception as error:
+                log.exception("source %s: copy of %s ended by a bug", self._source.name, table)
+                self._give_up(table, target, DataError(f"{type(error).__name__}; see the log", table=str(table)))
+                return
             else:
                 self._tables.copied(table, copy.watermark, rows)
                 seconds = time.monotonic() - started
@@ -86,9 +97,10 @@ class Copier:
         self._tables.postpone(table)
 
     def _give_up(self, table: TableId, target: TableId, error: CdcError) -> None:
+        """Stop a table, and store why; where the lake refuses even that, it is pending again after the next start."""
         hint = f"; {error.hint}" if isinstance(error, OperatorError) else ""
         reason = f"{error}{hint}"
-        log.error("source %s: table %s can't be copied, the others go on: %s", self._source.name, table, reason)
+        log.error("source %s: table %s stops, the others go on: %s", self._source.name, table, reason)
         attempt = 0
         while not self._stop.is_set():
             try:
@@ -96,7 +108,9 @@ class Copier:
             except RetryableError as unavailable:
                 attempt += 1
                 self._stop.wait(delay_seconds(unavailable, attempt))
-            else:
-                self._tables.fail(table, reason)
-                self._journal.note("failed", f"{self._source.name} {table}", reason=reason)
-                return
+                continue
+            except CdcError as refused:
+                log.warning("source %s: the lake doesn't store that %s stopped: %s", self._source.name, table, refused)
+            self._tables.fail(table, reason)
+            self._journal.note("failed", f"{self._source.name} {table}", reason=reason)
+            return

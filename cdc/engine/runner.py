@@ -17,7 +17,7 @@ from cdc.engine.handover import Handover
 from cdc.engine.journal import Journal
 from cdc.engine.retry import delay_seconds, state_after
 from cdc.engine.tables import TableBook
-from cdc.errors import CdcError, DataError, OperatorError, RetryableError
+from cdc.errors import CdcError, DataError, OperatorError, RetryableError, SchemaChangedError
 from cdc.metrics import ApplyMetrics
 from cdc.objectives import RpoBudget
 from cdc.position import Position
@@ -98,6 +98,7 @@ class SourceRunner:
         self._position: str | None = None
         self._transactions = 0
         self._refused: dict[TableId, str] = {}
+        self._unasked: dict[TableId, None] = {}  # found, but not published yet
         self.ticked_at = time.monotonic()
 
     @property
@@ -204,6 +205,7 @@ class SourceRunner:
         run.spawn(f"{self._source.name}-stream", lambda: self._source.run(start, handover, stop))
         run.spawn(f"{self._source.name}-apply", lambda: applier.run(stop))
         run.copier.start()
+        self._unasked.clear()
         run.copier.ask(self._tables.names(TableState.PENDING))
         self._journal.note("start", self._source.name, position=start.display())
         self._run = run
@@ -252,13 +254,18 @@ class SourceRunner:
         for table in new:
             log.info("source %s: found table %s", self._source.name, table)
             self._tables.add(schemas[table], targets[table])
+        for table, changes in self._tables.changed(schemas).items():
+            message = f"table {table}: its columns changed at the source ({changes}); a restart copies it again"
+            run.copier.refuse(table, SchemaChangedError(message, table=str(table)))
         for table, reason in self._source.broken(self._tables.names(TableState.STREAMING)).items():
             log.warning("source %s: table %s is copied again: %s", self._source.name, table, reason)
             self._tables.postpone(table)
             new.append(table)
-        if new:
+        self._unasked |= dict.fromkeys(new)
+        if self._unasked:
             self._source.publish(targets.keys())
-            run.copier.ask(new)
+            run.copier.ask(list(self._unasked))
+            self._unasked.clear()
 
     def _tick(self) -> None:
         self.ticked_at = time.monotonic()

@@ -83,6 +83,13 @@ class TableBook:
         with self._changed:
             return sorted(name for name, table in self._tables.items() if not states or table.state in states)
 
+    def changed(self, schemas: Mapping[TableId, TableSchema]) -> dict[TableId, str]:
+        """Return the streaming tables whose columns aren't those that they were copied with, and what is different."""
+        with self._changed:
+            streaming = {name: t.schema for name, t in self._tables.items() if t.state is TableState.STREAMING}
+        found = {name: _differences(schema, schemas[name]) for name, schema in streaming.items() if name in schemas}
+        return {name: words for name, words in found.items() if words}
+
     def placements(self) -> dict[TableId, Placement]:
         """Return what the topology has to know of each table."""
         with self._changed:
@@ -157,3 +164,11 @@ class TableBook:
                 )
                 for name, table in sorted(self._tables.items())
             ]
+
+
+def _differences(before: TableSchema, now: TableSchema) -> str:
+    """Return in words which columns were added, dropped or given another type."""
+    old, new = ({column.name: column.source_type for column in schema.columns} for schema in (before, now))
+    changed = [name for name in old.keys() & new.keys() if old[name] != new[name]]
+    found = (("added", new.keys() - old.keys()), ("dropped", old.keys() - new.keys()), ("changed", changed))
+    return "; ".join(f"{verb} {', '.join(sorted(names))}" for verb, names in found if names)

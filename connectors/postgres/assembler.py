@@ -81,6 +81,10 @@ class _Pending:
     files: list[_Gathered] = field(default_factory=list)
     end_lsn: int = 0
 
+    @property
+    def spilled_bytes(self) -> int:
+        return sum(part.spilled_bytes for part in (self.rows, *self.files))
+
     def release(self) -> None:
         for part in (self.rows, *self.files):
             part.close()
@@ -108,33 +112,43 @@ class Assembler:
         self._start = start
         self._layout_of = layout_of
         self._layouts: dict[bytes, Layout | None] = {}
+        self._relations: dict[bytes, wire.Relation] = {}
         self._pending = _Pending()
-        self._ready: deque[CommitGroup] = deque()
-        self._open: tuple[int, int, int] | None = None  # xid, commit time in us, rows pending before it
+        self._ready: deque[tuple[CommitGroup, _Pending]] = deque()
+        self._open: tuple[int, int | None, int] | None = None  # xid, commit time unless skipped, rows before it
         self._streams: dict[int, _Gathered] = {}
         self._stream_xid = 0
         self._prepared: dict[str, _Prepared] = {}
         self._preparing: _Gathered | None = None
+        self._committed: list[tuple[int, int]] = []  # end and prepare LSN of prepared transactions, until durable
         self._target: _Gathered | None = None
         self._seal_wanted = False
         self.received_lsn = start.lsn
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing that was received still waits for being offered or for its end."""
-        return not (self._ready or self._pending.ids or self._open or self._streams or self._preparing)
+        """Whether no commit that was received still waits for its rows or for being offered.
+
+        A streamed transaction that still runs doesn't count: whatever is confirmed meanwhile, it commits later and
+        would be sent again as a whole.
+        """
+        return not (self._ready or self._pending.ids or self._open or self._preparing)
 
     @property
     def hold_lsn(self) -> int | None:
-        """Where the oldest prepared transaction without an outcome lies; nothing from there on may be confirmed."""
-        return min((p.prepare_lsn for p in self._prepared.values()), default=None)
+        """Where the oldest prepared transaction lies that isn't rolled back, or durable.
+
+        Nothing from there on may be confirmed: the server sends it again only if its PREPARE wasn't.
+        """
+        waiting = [prepared.prepare_lsn for prepared in self._prepared.values()]
+        return min(waiting + [prepare_lsn for _, prepare_lsn in self._committed], default=None)
 
     @property
     def oldest_commit_us(self) -> int | None:
         """Commit time (microseconds since 1970) of the oldest transaction that wasn't taken yet. Any thread."""
         ready, pending, opened = tuple(self._ready), self._pending, self._open
         if ready:
-            return int(ready[0].transactions.commit_times_us[0])
+            return int(ready[0][0].transactions.commit_times_us[0])
         if pending.commit_times_us:
             return pending.commit_times_us[0]
         return opened[1] if opened else None
@@ -142,13 +156,22 @@ class Assembler:
     @property
     def memory_bytes(self) -> int:
         """Bytes held in memory. Any thread."""
-        gathered = self._pending.rows.memory_bytes + sum(s.memory_bytes for s in list(self._streams.values()))
-        return gathered + sum(group.size_bytes for group in tuple(self._ready))
+        ready, pending = tuple(self._ready), self._pending
+        held = [*(rest.rows for _, rest in ready), pending.rows, *self._apart()]
+        return sum(part.memory_bytes for part in held)
 
     @property
     def spilled_bytes(self) -> int:
         """Bytes held on disk by what wasn't taken yet. Any thread."""
-        return self._pending.rows.spilled_bytes + sum(s.spilled_bytes for s in list(self._streams.values()))
+        ready, pending = tuple(self._ready), self._pending
+        grouped = sum(held.spilled_bytes for held in (*(rest for _, rest in ready), pending))
+        return grouped + sum(part.spilled_bytes for part in self._apart())
+
+    def _apart(self) -> list[_Gathered]:
+        """Return what is gathered beside the pending group. Any thread."""
+        preparing = [self._preparing] if self._preparing is not None else []
+        prepared = [one.rows for one in list(self._prepared.values())]
+        return [*list(self._streams.values()), *prepared, *preparing]
 
     def feed(self, frames: Iterable[bytes]) -> Keepalive | None:
         """Take in frames in the order of the stream; return the last keepalive among them.
@@ -196,18 +219,23 @@ class Assembler:
 
     def peek(self) -> CommitGroup | None:
         """Return the oldest closed group, or None."""
-        return self._ready[0] if self._ready else None
+        return self._ready[0][0] if self._ready else None
 
     def pop(self) -> None:
         """Forget the oldest closed group: somebody else owns it now."""
         self._ready.popleft()
 
+    def settle(self, durable_lsn: int) -> None:
+        """Note how far the lake is: prepared transactions that committed up to there need not be held any longer."""
+        if self._committed:
+            self._committed = [lsns for lsns in self._committed if lsns[0] > durable_lsn]
+
     def close(self) -> None:
         """Give up everything that wasn't taken."""
-        for group in self._ready:
+        for group, _ in self._ready:
             group.release()
         self._pending.release()
-        for part in (*self._streams.values(), *(p.rows for p in self._prepared.values())):
+        for part in self._apart():
             part.close()
 
     def _piece(self, target: _Gathered, key: bytes) -> Piece | None:
@@ -218,6 +246,9 @@ class Assembler:
         except KeyError:
             number = int.from_bytes(oid, "big")
             raise DecodeError(f"row message: expected a relation described before, got oid {number}") from None
+        if layout is not None and layout.mismatch:
+            # It may have been found under another name since; the server doesn't describe it again for that.
+            layout = self._layouts[oid] = self._layout_of(self._relations[oid])
         if layout is None:
             return None
         in_stream = self._stream_xid != 0
@@ -234,14 +265,14 @@ class Assembler:
 
     def _control(self, data: bytes) -> Keepalive | None:
         """Act on anything but a row."""
-        if len(data) <= _KIND or data[0] != _XLOG_DATA:
+        if data[:1] != b"w":
             frame = decode_frame(data)
             return frame if isinstance(frame, Keepalive) else None
         message = decode(data, in_stream=bool(self._stream_xid), offset=_KIND)
         match message:
             case wire.Relation():
-                layout = self._layout_of(message)
-                self._layouts[message.oid.to_bytes(4, "big")] = layout
+                oid = message.oid.to_bytes(4, "big")
+                self._relations[oid], self._layouts[oid] = message, self._layout_of(message)
             case wire.Truncate():
                 self._on_truncate(message)
             case wire.StreamStart() | wire.StreamStop() | wire.StreamCommit() | wire.StreamAbort():
@@ -252,14 +283,18 @@ class Assembler:
                 self._on_prepared(message)
         return None
 
+    def _expect_boundary(self, subject: str) -> None:
+        if self._target is not None:
+            raise DecodeError(f"{subject}: expected no open transaction, got one")
+
     def _on_begin(self, final_lsn: int, commit_time_us: int, xid: int) -> None:
-        if self._open is not None or self._stream_xid:
-            raise DecodeError("Begin: expected no open transaction, got one")
+        self._expect_boundary("Begin")
         if self._seal_wanted:
             self._close_group()
         rows = self._pending.rows
-        self._open = (xid, commit_time_us, rows.row_count)
-        self._target = _Gathered() if final_lsn < self._start.lsn else rows
+        skipped = final_lsn < self._start.lsn
+        self._open = (xid, None if skipped else commit_time_us, rows.row_count)
+        self._target = _Gathered() if skipped else rows
         self._target.ordinal = 0
 
     def _on_commit(self, _commit_lsn: int, end_lsn: int, commit_time_us: int) -> None:
@@ -291,16 +326,21 @@ class Assembler:
     def _on_stream(self, message: wire.StreamStart | wire.StreamStop | wire.StreamCommit | wire.StreamAbort) -> None:
         match message:
             case wire.StreamStart():
-                if self._open is not None or self._stream_xid:
-                    raise DecodeError("Stream Start: expected no open transaction, got one")
+                self._expect_boundary("Stream Start")
+                if not message.xid:
+                    raise DecodeError("Stream Start: expected a transaction id, got 0")
                 self._stream_xid = message.xid
                 self._target = self._streams.setdefault(message.xid, _Gathered())
             case wire.StreamStop():
+                if not self._stream_xid:
+                    raise DecodeError("Stream Stop: expected an open stream, got none")
                 self._stream_xid, self._target = 0, None
             case wire.StreamCommit():
+                self._expect_boundary("Stream Commit")
                 rows = self._streams.pop(message.xid, None) or _Gathered()
                 self._adopt(rows, message.xid, message.commit_lsn, message.end_lsn, message.commit_time_us)
             case wire.StreamAbort():
+                self._expect_boundary("Stream Abort")
                 self._abort(message.xid, message.subxid)
 
     def _abort(self, xid: int, subxid: int) -> None:
@@ -317,34 +357,50 @@ class Assembler:
         rows.joinable.clear()
         rows.row_count -= sum(map(len, dropped))
         rows.size_bytes -= sum(piece.size_bytes for piece in dropped)
+        in_memory = [piece for piece in dropped if piece.messages]
+        rows.memory_bytes -= sum(piece.size_bytes + ROW_OVERHEAD_BYTES * len(piece) for piece in in_memory)
 
     def _on_prepared(self, message: wire.Message) -> None:
         match message:
             case wire.BeginPrepare():
+                self._expect_boundary("Begin Prepare")
                 self._preparing = self._target = _Gathered()
             case wire.Prepare():
                 if self._preparing is None:
                     raise DecodeError("Prepare: expected a prepared transaction around it, got none")
-                self._prepared[message.gid] = _Prepared(self._preparing, message.prepare_lsn)
+                self._keep(message.gid, _Prepared(self._preparing, message.prepare_lsn))
                 self._preparing = self._target = None
             case wire.StreamPrepare():
+                self._expect_boundary("Stream Prepare")
                 rows = self._streams.pop(message.xid, None) or _Gathered()
-                self._prepared[message.gid] = _Prepared(rows, message.prepare_lsn)
+                self._keep(message.gid, _Prepared(rows, message.prepare_lsn))
             case wire.CommitPrepared():
-                if message.commit_lsn < self._start.lsn:
-                    self._prepared.pop(message.gid, None)
-                    return
-                prepared = self._prepared.pop(message.gid, None)
-                if prepared is None:
-                    raise DecodeError("Commit Prepared: expected a transaction prepared before, got an unknown one")
-                end, time_us = message.end_lsn, message.commit_time_us
-                self._adopt(prepared.rows, message.xid, message.commit_lsn, end, time_us)
+                self._expect_boundary("Commit Prepared")
+                self._commit_prepared(message)
             case wire.RollbackPrepared():
+                self._expect_boundary("Rollback Prepared")
                 rolled_back = self._prepared.pop(message.gid, None)
                 if rolled_back is not None:
                     rolled_back.rows.close()
             case _:
                 raise DecodeError(f"message: expected one between transactions, got {type(message).__name__}")
+
+    def _keep(self, gid: str, prepared: _Prepared) -> None:
+        """Keep a prepared transaction until its outcome comes."""
+        again = self._prepared.pop(gid, None)
+        if again is not None:
+            again.rows.close()
+        self._prepared[gid] = prepared
+
+    def _commit_prepared(self, message: wire.CommitPrepared) -> None:
+        skipped = message.commit_lsn < self._start.lsn
+        prepared = self._prepared.pop(message.gid, None)
+        if prepared is not None:
+            if prepared.rows.row_count and not skipped:
+                self._committed.append((message.end_lsn, prepared.prepare_lsn))
+            self._adopt(prepared.rows, message.xid, message.commit_lsn, message.end_lsn, message.commit_time_us)
+        elif not skipped:
+            raise DecodeError("Commit Prepared: expected a transaction prepared before, got an unknown one")
 
     def _adopt(self, rows: _Gathered, xid: int, commit_lsn: int, end_lsn: int, commit_time_us: int) -> None:
         """Append a transaction that was gathered apart to the pending group."""
@@ -380,30 +436,32 @@ class Assembler:
         if not pending.ids:
             return
         position = PostgresPosition(self._start.system_identifier, self._start.timeline, pending.end_lsn)
-        self._ready.append(
-            CommitGroup(
-                source=self._source,
-                position=position,
-                transactions=Transactions(
-                    ids=np.array(pending.ids, dtype=np.int64),
-                    commit_times_us=np.array(pending.commit_times_us, dtype=np.int64),
-                ),
-                tables=frozenset(piece.layout.schema.table for piece in pending.rows.pieces),
-                read=partial(read_batches, pending.rows.pieces),
-                row_count=pending.rows.row_count,
-                size_bytes=pending.rows.size_bytes,
-                release=pending.release,
-            )
+        group = CommitGroup(
+            source=self._source,
+            position=position,
+            transactions=Transactions(
+                ids=np.array(pending.ids, dtype=np.int64),
+                commit_times_us=np.array(pending.commit_times_us, dtype=np.int64),
+            ),
+            tables=frozenset(piece.layout.schema.table for piece in pending.rows.pieces),
+            read=partial(read_batches, pending.rows.pieces),
+            row_count=pending.rows.row_count,
+            size_bytes=pending.rows.size_bytes,
+            release=pending.release,
         )
+        self._ready.append((group, pending))
         self._pending = _Pending()
 
     def _bound_memory(self) -> None:
         """Cut pieces at the size of a batch, and move transactions that have outgrown memory to disk."""
+        if self._open is not None and self._target is not self._pending.rows:
+            self._target = _Gathered()  # the open transaction is skipped
         if self._target is not None:
             for key in [k for k, piece in self._target.joinable.items() if piece.size_bytes >= BATCH_BYTES]:
                 del self._target.joinable[key]
         if self._target is not None and self._target.memory_bytes > MEMORY_BYTES:
             self._target.spill()
-        if sum(stream.memory_bytes for stream in self._streams.values()) > MEMORY_BYTES:
-            for stream in self._streams.values():
-                stream.spill()
+        if sum(part.memory_bytes for part in self._apart()) > MEMORY_BYTES:
+            for part in self._apart():
+                if part.memory_bytes:
+                    part.spill()

@@ -21,7 +21,6 @@ from psycopg import pq, sql
 from cdc.errors import (
     CdcError,
     IdentityMismatchError,
-    OperatorError,
     PrivilegeError,
     PublicationError,
     ServerSettingError,
@@ -34,8 +33,12 @@ from connectors.postgres.lsn import format_lsn, parse_lsn
 from connectors.postgres.session import conninfo, refusal
 
 COALESCE_SECONDS = 0.0002
-"""How long to let frames gather when they arrive in quick succession. The server sends each message by itself: without
+"""How long to let frames gather when they trickle in quick succession. The server sends each message by itself: without
 the nap, waking up costs more than reading. Longer, and a Unix socket's 208 KiB of buffer fill and the server stalls."""
+
+FEW_MESSAGES = 12
+"""Wake-ups that bring fewer are worth a nap. While the apply thread keeps the interpreter busy they bring more by
+themselves, and napping on top of that halves the rate of small transactions."""
 
 BUSY_MESSAGES_PER_SECOND = 5_000
 """The rate above which the nap pays; below it, it would only add to the latency."""
@@ -75,6 +78,7 @@ class ReplicationConnection:
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self._poll.register(self._waker, select.POLLIN)
         self._rate = _Rate()
+        self._last_count = 0
 
     @property
     def server_version(self) -> int:
@@ -123,10 +127,11 @@ class ReplicationConnection:
         if self._waker in ready:
             os.eventfd_read(self._waker)
         if self._pgconn.socket in ready:
-            if self._rate.is_busy:
+            if self._rate.is_busy and self._last_count < FEW_MESSAGES:
                 time.sleep(COALESCE_SECONDS)
             frames = self._consume()
         self._rate.count(len(frames))
+        self._last_count = len(frames)
         return frames
 
     def wait(self, timeout_seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from threading import Event, Lock
 
@@ -119,7 +119,7 @@ class PostgresSource:
         with self._session() as connection:
             found = read_tables(connection, self._patterns)
         with self._lock:
-            self._catalog = {**self._catalog, **{table.oid: table for table in found.values()}}
+            self._catalog = {**self._catalog, **self._unknown(found.values())}
         return {name: table.schema for name, table in found.items()}
 
     def plan(self) -> Sequence[Step]:
@@ -139,6 +139,8 @@ class PostgresSource:
             IdentityMismatchError: the server doesn't hold the history up to ``resume``.
             SlotInUseError: the lake doesn't know this source, but slot or publication exist: somebody else's.
         """
+        with self._lock:
+            self._catalog = {}
         with closing(self._replication()) as connection:
             identity = connection.identify()
             here = PostgresPosition(identity.system_identifier, identity.timeline, identity.lsn)
@@ -168,13 +170,14 @@ class PostgresSource:
         with self._session() as connection:
             catalog = {n: t for n, t in read_tables(connection, self._patterns).items() if n in tables}
             with self._lock:
-                self._catalog = {**self._catalog, **{table.oid: table for table in catalog.values()}}
+                self._catalog = {**self._catalog, **self._unknown(catalog.values())}
             planned = self._publication_steps(connection, catalog)
             added = any(" ADD TABLE " in step.sql for step in planned)
+            renamed = bool(self._memberships) and not catalog.keys() <= self._memberships.keys()
             for step in planned:
                 connection.execute(sql.SQL(step.sql))
             self._memberships |= self._members(connection)
-            if added:
+            if added or renamed:
                 self._await_writers(connection, [table.oid for table in catalog.values()])
 
     def establish(self, *, needed: bool) -> None:
@@ -371,6 +374,15 @@ class PostgresSource:
                     raise
             else:
                 return
+
+    def _unknown(self, tables: Iterable[CatalogTable]) -> dict[int, CatalogTable]:
+        """Return the tables that aren't in our catalog yet, at least not under this name.
+
+        What is in it stays as it was read when the table's copy was prepared: rows of another shape must be noticed,
+        and they would not be if the catalog had been read again just before they came.
+        """
+        known = {oid: table.schema.table for oid, table in self._catalog.items()}
+        return {table.oid: table for table in tables if known.get(table.oid) != table.schema.table}
 
     def _layout(self, relation: wire.Relation) -> Layout | None:
         """Return how this relation's rows are to be read; None if the configuration doesn't select it."""

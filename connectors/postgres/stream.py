@@ -30,7 +30,7 @@ class PostgresStream:
         self._connection = connection
         self._assembler = assembler
         self._outlet = outlet
-        self._acknowledged = start.lsn
+        self._start_lsn = self._acknowledged = start.lsn
         self._offered = start.lsn
         self._confirmed = 0
         self._wal_end = 0
@@ -115,6 +115,10 @@ class PostgresStream:
         now = time.monotonic()
         probe = now >= self._next_probe
         flushed = max(self._acknowledged, self._wal_end) if self._nothing_in_flight else self._acknowledged
+        self._assembler.settle(self._acknowledged)
+        if self._acknowledged <= self._start_lsn:
+            # Transactions that were prepared before the start and have no outcome yet come first.
+            flushed = min(flushed, self._wal_end)
         if self._assembler.hold_lsn is not None:
             flushed = min(flushed, self._assembler.hold_lsn)
         flushed = max(flushed, self._confirmed)

@@ -101,6 +101,8 @@ def create_table(target: TableId, schema: TableSchema, types: Mapping[str, LakeT
 
 
 def _check_names(schema: TableSchema, target: TableId) -> None:
+    if not schema.columns:
+        raise _refused(schema, f"table {schema.table}: expected a column, got none")
     for name in (*target, *schema.names):
         if len(name.encode()) > NAME_BYTES:
             raise _refused(schema, f"name {name!r}: expected at most {NAME_BYTES} bytes in the lake")

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from fix_engine import EngineHarness, connected, until, value
+from fix_engine import EngineHarness, MakeEngine, connected, until, value
 from psycopg import sql
 
 pytestmark = pytest.mark.servers
@@ -302,7 +302,11 @@ def test_generated_columns_arrive_where_the_server_sends_them(
 def test_odd_shapes_arrive(engine: EngineHarness, source: Connection) -> None:
     source.execute("CREATE TABLE composite (a int, b text, c date, note text, PRIMARY KEY (b, a, c))")
     source.execute("CREATE TABLE collated (name text COLLATE \"C\" PRIMARY KEY, n int)")
-    source.execute("CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    loose = "(provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+    try:
+        source.execute(f"CREATE COLLATION loose {loose}".encode())
+    except psycopg.errors.FeatureNotSupported:  # the embedded server is built without ICU
+        source.execute('CREATE COLLATION loose FROM "C"')
     source.execute("CREATE TABLE caseless (name text COLLATE loose PRIMARY KEY, n int)")
     source.execute("CREATE TABLE padded (code char(5) PRIMARY KEY, n int)")
     source.execute("CREATE TABLE \"Odd Näme \"\"quoted\"\" 🐘\" (\"Id\" int PRIMARY KEY, \"select\" text, \"a.b\" text, \"%s\" text, \"x'y\" text)")  # fmt: skip
@@ -312,13 +316,12 @@ def test_odd_shapes_arrive(engine: EngineHarness, source: Connection) -> None:
     source.execute("CREATE TABLE heavy (id int PRIMARY KEY, doc text)")
     source.execute("CREATE TABLE empty (id int PRIMARY KEY, note text)")
     source.execute("CREATE TABLE blank (id int PRIMARY KEY, a text, b text)")
-    source.execute("CREATE TABLE no_columns ()")
 
     def write(n: int) -> None:
         source.execute("INSERT INTO composite VALUES (%s, 'b', '2024-01-01', 'x'), (%s, '', '0044-03-15 BC', NULL)", [n, n])  # fmt: skip
         for name in ("a", "B", "ä", " a", "a ", "\\N", "\\", "\t", "\n", "\r\n", '"', "'", ",", "\\.", "NULL", "ﬀ"):
             source.execute("INSERT INTO collated VALUES (%s, %s)", [f"{name}{n}", n])
-        source.execute("INSERT INTO collated VALUES (%s, %s)", ["\\." if n == 1 else "", n])
+        source.execute("INSERT INTO collated VALUES (%s, %s)", ["\\." * (n - 1), n])
         source.execute("INSERT INTO caseless VALUES (%s, %s)", [f"Name{n}", n])
         source.execute("INSERT INTO padded VALUES (%s, %s)", [f"a{n}", n])
         source.execute('INSERT INTO "Odd Näme ""quoted"" 🐘" VALUES (%s, %s, %s, %s, %s)', [n, "s", None, "", "🐘"])
@@ -355,6 +358,14 @@ def test_odd_shapes_arrive(engine: EngineHarness, source: Connection) -> None:
         "blank",
     ]
     engine.wait_until_identical(names)
+
+
+def test_a_table_without_columns_stops_alone(engine: EngineHarness, source: Connection) -> None:
+    source.execute("CREATE TABLE no_columns (); CREATE TABLE item (id int PRIMARY KEY)")
+    engine.start()
+    assert "expected a column, got none" in engine.wait_for_state("no_columns", "failed")["reason"]
+    source.execute("INSERT INTO no_columns DEFAULT VALUES; INSERT INTO item VALUES (1)")
+    engine.wait_until_identical(["item"])
 
 
 @pytest.mark.all_versions
@@ -411,7 +422,7 @@ def test_large_transactions_arrive_among_small_and_aborted_ones(
 
 @pytest.mark.all_versions
 def test_prepared_transactions_arrive_with_their_outcome(
-    make_engine: Any, source_dsn: str, lake_dsn: str, source: Connection
+    source: Connection, source_dsn: str, lake_dsn: str, make_engine: MakeEngine
 ) -> None:
     engine = make_engine(source_dsn, lake_dsn, options={"two_phase": True})
     source.execute("CREATE TABLE item (id int PRIMARY KEY, note text)")
@@ -523,7 +534,7 @@ def test_a_table_whose_columns_change_stops_alone_and_is_healed_by_a_restart(
     ],
 )
 def test_columns_that_change_unseen_by_the_stream_are_seen_by_the_catalog(
-    engine: EngineHarness, source: Connection, change: str
+    engine: EngineHarness, source: Connection, lake: Connection, change: str
 ) -> None:
     """No row follows the change for a while, so that the next look at the catalog comes first."""
     source.execute("CREATE TABLE item (id int PRIMARY KEY, price numeric(10,2))")
@@ -534,11 +545,19 @@ def test_columns_that_change_unseen_by_the_stream_are_seen_by_the_catalog(
     source.execute(change.encode())
     source.execute("CREATE TABLE sign (id int PRIMARY KEY)")
     engine.wait_for_state("sign", "streaming")
-    source.execute("UPDATE item SET id = id + 1")
-    source.execute("INSERT INTO item (id) VALUES (10)")
     found = engine.wait_for_state("item", "failed")
     assert "its columns changed at the source" in found["reason"]
+    source.execute("UPDATE item SET id = id + 1")
+    source.execute("INSERT INTO item (id) VALUES (10)")
+    source.execute("INSERT INTO seen VALUES (1)")
+    engine.wait_until_identical(["seen"])
     engine.restart()
+    if "price" in change and "RENAME" not in change:  # the lake's column is of the old type: the reason says what to do
+        found = engine.wait_for_state("item", "failed")
+        assert "lake column lake.item.price: expected type" in found["reason"]
+        assert "alter or drop it" in found["reason"]
+        lake.execute("ALTER TABLE lake.item DROP COLUMN price")
+        engine.restart()
     engine.wait_until_identical()
 
 
