@@ -8,7 +8,7 @@ from functools import total_ordering
 import orjson
 
 from cdc.errors import DecodeError
-from connectors.postgres.lsn import format_lsn
+from connectors.postgres.lsn import format_lsn, parse_lsn
 
 
 @total_ordering
@@ -55,18 +55,20 @@ class PostgresPosition:
         Raises:
             DecodeError: it isn't such a token.
         """
+        message = "stored position: expected a PostgreSQL position with lsn, ordinal, system and timeline"
         try:
             fields = orjson.loads(token)
-            high, low = fields["lsn"].split("/")
-            lsn = int(high, 16) << 32 | int(low, 16)
-            return cls(str(fields["system"]), int(fields["timeline"]), lsn, int(fields["ordinal"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            message = "stored position: expected a PostgreSQL position with lsn, ordinal, system and timeline"
+            system, timeline, ordinal = fields["system"], fields["timeline"], fields["ordinal"]
+            lsn = parse_lsn(fields["lsn"])
+        except (ValueError, KeyError, TypeError, DecodeError) as error:
             raise DecodeError(message) from error
+        if type(system) is not str or type(timeline) is not int or type(ordinal) is not int:
+            raise DecodeError(message)
+        return cls(system, timeline, lsn, ordinal)
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, PostgresPosition):
             return NotImplemented
         if self.system_identifier != other.system_identifier:
             raise ValueError("positions of different servers can't be compared")
-        return (self.lsn, self.ordinal) < (other.lsn, other.ordinal)
+        return (self.lsn, self.ordinal, self.timeline) < (other.lsn, other.ordinal, other.timeline)

@@ -234,10 +234,10 @@ def _failure(result: pq.abc.PGresult) -> CdcError:
             return ServerSettingError(message, hint="ALTER SYSTEM SET wal_level = logical, then restart the server")
         case "55000" | "58P01" | "XX000" if "slot" in text or "WAL segment" in text:
             return SlotLostError(message, hint=recopy)
+        case "42704" if text.startswith("replication slot"):
+            return SlotLostError(message, hint=recopy)
         case "42704" if "publication" in text:
             return PublicationError(message, hint=recopy)
-        case "42704" if "slot" in text:
-            return SlotLostError(message, hint=recopy)
         case "42501":
             return PrivilegeError(message, hint="run cdc check: it names each missing privilege and its GRANT")
         case "42601" | "22023" | "0A000":

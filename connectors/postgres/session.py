@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.errors import (
@@ -96,12 +95,12 @@ def translate(error: psycopg.Error) -> CdcError:
 
     The server's primary message names objects and settings, never values; details are left out.
     """
-    if error.sqlstate is None and error.pgconn is not None and error.pgconn.status != pq.ConnStatus.OK:
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
         return refusal(str(error))
     text = first_line(error.diag.message_primary or str(error)) or type(error).__name__
     if isinstance(error, pg.InsufficientPrivilege):
         return PrivilegeError(f"source: {text}", hint="run cdc check: it names each missing privilege and its GRANT")
-    if isinstance(error, (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)) or "password" in text:
+    if isinstance(error, (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)):
         return OperatorError("source: the server refuses the login", hint="check user and password in the source's url")
     if isinstance(error, pg.InvalidCatalogName):
         return OperatorError(f"source: {text}", hint="check the database's name in the source's url")

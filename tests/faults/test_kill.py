@@ -101,7 +101,7 @@ def kill_at_random(engine: EngineHarness, nursery: subprocess.Popen[str], dsn: s
 
 
 def test_the_lake_is_the_source_after_each_of_many_kills(
-    source: Connection, source_dsn: str, engine: EngineHarness, nursery: subprocess.Popen[str]
+    source: Connection, source_dsn: str, nursery: subprocess.Popen[str], engine: EngineHarness
 ) -> None:
     source.execute(SCHEMA)
     seed = int(os.environ.get("CDC_TEST_SEED", "0")) or random.randrange(10**9)
@@ -113,7 +113,7 @@ def test_the_lake_is_the_source_after_each_of_many_kills(
 
 @pytest.mark.soak
 def test_the_lake_is_the_source_after_very_many_kills(
-    source: Connection, source_dsn: str, engine: EngineHarness, nursery: subprocess.Popen[str]
+    source: Connection, source_dsn: str, nursery: subprocess.Popen[str], engine: EngineHarness
 ) -> None:
     source.execute(SCHEMA)
     seed = int(os.environ.get("CDC_TEST_SEED", "0")) or random.randrange(10**9)
@@ -190,7 +190,7 @@ def test_a_first_load_killed_in_the_middle_never_leaves_a_wrong_lake(
     source: Connection, lake: Connection, source_dsn: str, engine: EngineHarness, at: str, when: str, nth: int
 ) -> None:
     source.execute(SCHEMA)
-    source.execute("INSERT INTO account SELECT n, n, repeat('x', 100) FROM generate_series(1000, 12000) n")
+    source.execute("INSERT INTO account SELECT -n, n, repeat('x', 100) FROM generate_series(1, 12000) n")
     launch_to_die(engine, at, when, nth, armed=True)
     with Traffic(source_dsn, seed=2, large_rows=500) as traffic:
         assert engine.end() == -signal.SIGKILL, f"{at} {when} wasn't reached"
