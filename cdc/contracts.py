@@ -205,14 +205,19 @@ class Source(Protocol):
         """
         ...
 
-    def establish(self, *, needed: bool) -> None:
+    def establish(self, start: Position, *, needed: bool) -> Position:
         """Create what keeps the log for us, if it is missing.
 
         Args:
-            needed: copies in the lake depend on it, so that its absence is an error.
+            start: what ``prepare`` returned.
+            needed: copies in the lake depend on every change since ``start``.
+
+        Returns:
+            where the log for us begins: ``start``, or later where nothing is needed. To be stored before it is
+            streamed from.
 
         Raises:
-            OperatorError: it is missing or unusable, and needed.
+            OperatorError: it is missing, unusable, or begins after ``start``, and all is needed.
         """
         ...
 

@@ -52,3 +52,17 @@ class CommitGroup:
     size_bytes: int
     release: Callable[[], None] = lambda: None
     """Frees what the group holds on disk; call it once, when the group is durable or abandoned."""
+
+
+def marker(source: str, position: Position) -> CommitGroup:
+    """Return a group without rows: it says that all up to ``position`` has been seen, and nothing of it is wanted."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return CommitGroup(
+        source=source,
+        position=position,
+        transactions=Transactions(nothing, nothing),
+        tables=frozenset(),
+        read=lambda _tables: iter(()),
+        row_count=0,
+        size_bytes=0,
+    )

@@ -96,8 +96,9 @@ class Applier:
             self._tables.fail(table, reason)
             self._journal.note("failed", f"{self._source.name} {table}", reason=reason)
         self._tables.applied(applied)
-        self.committed_at = float(group.transactions.commit_times_us[-1]) / 1e6
         self.position = group.position.display()
-        self.transactions += len(group.transactions)
-        self._metrics.observe(group.source, time.monotonic() - started, group.row_count)
+        if len(group.transactions):
+            self.committed_at = float(group.transactions.commit_times_us[-1]) / 1e6
+            self.transactions += len(group.transactions)
+            self._metrics.observe(group.source, time.monotonic() - started, group.row_count)
         return True

@@ -74,7 +74,7 @@ class Handover:
     def oldest_commit(self) -> float | None:
         """Commit time (UNIX seconds, the source's clock) of the oldest transaction here; None without one."""
         for group in (self._applying, self._place):
-            if group is not None:
+            if group is not None and len(group.transactions):
                 return float(group.transactions.commit_times_us[0]) / 1e6
         return None
 

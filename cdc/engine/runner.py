@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from threading import Event, Thread
 
 from cdc.config import SourceConfig
-from cdc.contracts import Lane, Sink, Source, SourceHead, TableState
+from cdc.contracts import LakeGroup, Lane, Sink, Source, SourceHead, TableState
 from cdc.engine.apply import Applier
 from cdc.engine.copying import Copier
 from cdc.engine.freshness import DrainRate, lag_seconds
@@ -18,6 +18,7 @@ from cdc.engine.journal import Journal
 from cdc.engine.retry import delay_seconds, state_after
 from cdc.engine.tables import TableBook
 from cdc.errors import CdcError, DataError, OperatorError, RetryableError, SchemaChangedError
+from cdc.group import marker
 from cdc.metrics import ApplyMetrics
 from cdc.objectives import RpoBudget
 from cdc.position import Position
@@ -184,9 +185,11 @@ class SourceRunner:
         for table in broken:
             self._tables.postpone(table)
         self._source.publish(targets.keys())
-        self._source.establish(needed=bool(self._tables.names(TableState.STREAMING)))
-        self._position, self._committed_at = start.display(), progress.committed_at
-        return start
+        first = self._source.establish(start, needed=bool(self._tables.names(TableState.STREAMING)))
+        if start < first:
+            lane.apply(LakeGroup(group=marker(self._source.name, first), targets={}))
+        self._position, self._committed_at = first.display(), progress.committed_at
+        return first
 
     def _place(self, schemas: Mapping[TableId, TableSchema]) -> dict[TableId, TableId]:
         """Return the tables that have a place in the lake; log those that can't have one, once."""

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from cdc.errors import DecodeError
-from cdc.group import CommitGroup, Transactions
+from cdc.group import CommitGroup, Transactions, marker
 from connectors.postgres import messages as wire
 from connectors.postgres.frames import XLOG_DATA_HEADER_BYTES, Keepalive, decode_frame
 from connectors.postgres.pgoutput import decode, read_begin, read_commit
@@ -147,8 +147,9 @@ class Assembler:
     def oldest_commit_us(self) -> int | None:
         """Commit time (microseconds since 1970) of the oldest transaction that wasn't taken yet. Any thread."""
         ready, pending, opened = tuple(self._ready), self._pending, self._open
-        if ready:
-            return int(ready[0][0].transactions.commit_times_us[0])
+        for group, _ in ready:
+            if len(group.transactions):
+                return int(group.transactions.commit_times_us[0])
         if pending.commit_times_us:
             return pending.commit_times_us[0]
         return opened[1] if opened else None
@@ -216,6 +217,10 @@ class Assembler:
             self._close_group()
         else:
             self._seal_wanted = True
+
+    def mark(self, lsn: int) -> None:
+        """Close a group without rows: all up to ``lsn`` has arrived, and nothing of it is anybody's. Only when idle."""
+        self._ready.append((marker(self._source, self._position(lsn)), _Pending()))
 
     def peek(self) -> CommitGroup | None:
         """Return the oldest closed group, or None."""
@@ -435,10 +440,9 @@ class Assembler:
         pending = self._pending
         if not pending.ids:
             return
-        position = PostgresPosition(self._start.system_identifier, self._start.timeline, pending.end_lsn)
         group = CommitGroup(
             source=self._source,
-            position=position,
+            position=self._position(pending.end_lsn),
             transactions=Transactions(
                 ids=np.array(pending.ids, dtype=np.int64),
                 commit_times_us=np.array(pending.commit_times_us, dtype=np.int64),
@@ -451,6 +455,9 @@ class Assembler:
         )
         self._ready.append((group, pending))
         self._pending = _Pending()
+
+    def _position(self, lsn: int) -> PostgresPosition:
+        return PostgresPosition(self._start.system_identifier, self._start.timeline, lsn)
 
     def _bound_memory(self) -> None:
         """Cut pieces at the size of a batch, and move transactions that have outgrown memory to disk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from threading import Event, Lock
 
 import psycopg
@@ -36,7 +37,7 @@ from connectors.postgres import messages as wire
 from connectors.postgres.assembler import Assembler
 from connectors.postgres.catalog import CatalogTable, read_tables
 from connectors.postgres.config import PostgresSourceConfig
-from connectors.postgres.lsn import parse_lsn
+from connectors.postgres.lsn import format_lsn, parse_lsn
 from connectors.postgres.pieces import Layout
 from connectors.postgres.position import PostgresPosition
 from connectors.postgres.preflight import check_server, judge_tables
@@ -63,7 +64,7 @@ SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l
    AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 """
 
-_SLOT = "SELECT wal_status, active, confirmed_flush_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = %s"
+_SLOT = "SELECT wal_status, active, confirmed_flush_lsn::text FROM pg_catalog.pg_replication_slots WHERE slot_name = %s"
 
 _HEAD = """
 SELECT pg_current_wal_flush_lsn()::text, COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0)::bigint,
@@ -180,33 +181,48 @@ class PostgresSource:
             if added or renamed:
                 self._await_writers(connection, [table.oid for table in catalog.values()])
 
-    def establish(self, *, needed: bool) -> None:
+    def establish(self, start: Position, *, needed: bool) -> Position:
         """Create the slot if it is missing.
 
-        Args:
-            needed: tables in the lake depend on it, so that its absence is an error.
-
         Raises:
-            SlotLostError: it is missing or invalidated, and needed.
+            SlotLostError: it is missing, invalidated or ahead of ``start``, and every change since is needed.
             SourceUnavailableError: an open transaction keeps it from being made; try again.
         """
+        if not isinstance(start, PostgresPosition):
+            raise TypeError(f"start: expected a PostgresPosition, got {type(start).__name__}")
         with self._session() as connection:
             row = self._slot_row(connection)
-            if row is not None and row[0] != "lost":
-                return
-            if needed:
-                found = "one whose log is gone" if row else "none"
-                raise SlotLostError(
-                    f"slot {self._slot}: expected the log since the lake's position, got {found}",
-                    hint=f"cdc tables resync {self._name} --all: copies the tables again, keeping the lake's columns",
-                )
-            if row is not None:
-                connection.execute("SELECT pg_drop_replication_slot(%s)", (self._slot,))
-            try:
-                connection.execute(sql.SQL(self._create_slot(connection)))
-            except psycopg.errors.QueryCanceled as error:
-                message = f"slot {self._slot}: it waits for transactions that were open before; see cdc check"
-                raise SourceUnavailableError(message) from error
+            if row is None or row[0] == "lost":
+                if needed:
+                    raise self._slot_lost(
+                        "the log since the lake's position", "one whose log is gone" if row else "none"
+                    )
+                row = self._make_slot(connection, replacing=row is not None)
+            confirmed = parse_lsn(row[2])
+        if confirmed <= start.lsn:
+            return start
+        if needed:
+            expected = f"one that was confirmed up to {start.display()} or less"
+            got = f"{format_lsn(confirmed)}: the lake was put back to an earlier state, or somebody else read the slot"
+            raise self._slot_lost(expected, got)
+        return replace(start, lsn=confirmed)
+
+    def _make_slot(self, connection: psycopg.Connection, *, replacing: bool) -> tuple[str, bool, str]:
+        if replacing:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", (self._slot,))
+        try:
+            connection.execute(sql.SQL(self._create_slot(connection)))
+        except psycopg.errors.QueryCanceled as error:
+            message = f"slot {self._slot}: it waits for transactions that were open before; see cdc check"
+            raise SourceUnavailableError(message) from error
+        row = self._slot_row(connection)
+        if row is None:
+            raise SourceUnavailableError(f"slot {self._slot}: expected the one just made, got none")
+        return row
+
+    def _slot_lost(self, expected: str, got: str) -> SlotLostError:
+        hint = f"cdc tables resync {self._name} --all: copies the tables again, keeping the lake's columns"
+        return SlotLostError(f"slot {self._slot}: expected {expected}, got {got}", hint=hint)
 
     def broken(self, streaming: Collection[TableId]) -> Mapping[TableId, str]:
         """Return the tables that were taken out of our publications, or put back by somebody else.

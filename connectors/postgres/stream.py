@@ -17,6 +17,12 @@ PROBE_SECONDS = 1.0
 minute by default) without a word from us; it must hear from us also while the lake is slow and nothing is read."""
 
 
+MARK_SECONDS = 5.0
+"""How often at most an idle stream's position is moved past other tables' log. The slot of a quiet table must not hold
+a busy server's log; but what the lake hasn't stored is never confirmed, so that a lake that was put back to an earlier
+state is noticed."""
+
+
 class PostgresStream:
     """One run of one source's stream.
 
@@ -33,8 +39,9 @@ class PostgresStream:
         self._start_lsn = self._acknowledged = start.lsn
         self._offered = start.lsn
         self._confirmed = 0
-        self._wal_end = 0
         self._next_probe = 0.0
+        self._next_mark = 0.0
+        self._wal_end = 0
         self._head: tuple[float, int] = (0.0, 0)
         self._caught_up_at = 0.0
         self._skew_seconds: float | None = None
@@ -105,16 +112,16 @@ class PostgresStream:
         asked_at, head_lsn = self._head
         if self._nothing_in_flight and asked_at and keepalive.wal_end >= head_lsn:
             self._caught_up_at = max(self._caught_up_at, asked_at)
+        if self._nothing_in_flight and keepalive.wal_end > self._acknowledged and time.monotonic() >= self._next_mark:
+            self._next_mark = time.monotonic() + MARK_SECONDS
+            self._assembler.mark(keepalive.wal_end)
+            self._offer()
 
     def _confirm(self, *, asked: bool) -> None:
-        """Send feedback where there is news, the server asked, or a probe is due.
-
-        With nothing in flight, all that the server has passed over without sending us is confirmed too: the slot of a
-        quiet table must not hold a busy server's log.
-        """
+        """Send feedback where there is news, the server asked, or a probe is due."""
         now = time.monotonic()
         probe = now >= self._next_probe
-        flushed = max(self._acknowledged, self._wal_end) if self._nothing_in_flight else self._acknowledged
+        flushed = self._acknowledged
         self._assembler.settle(self._acknowledged)
         if self._acknowledged <= self._start_lsn:
             # Transactions that were prepared before the start and have no outcome yet come first.
