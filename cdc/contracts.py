@@ -264,6 +264,10 @@ class Source(Protocol):
         """Read what ``Watermark.token`` wrote."""
         ...
 
+    def close(self) -> None:
+        """Close the connections that are kept between calls; any later call opens them again."""
+        ...
+
 
 class TableState(StrEnum):
     """Where a table is on its way; the sink stores PENDING, STREAMING and FAILED."""

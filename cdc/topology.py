@@ -93,8 +93,9 @@ class Stages:
             try:
                 self.lane.apply(routed)
             except DataError as error:
-                table = TableId.parse(error.table) if error.table else None
-                if table is None or table not in routed.targets:
+                # By its text: where a schema's name holds a dot, the text can't be taken apart again.
+                table = next((one for one in routed.targets if str(one) == error.table), None)
+                if table is None:
                     raise
                 self.failures[table] = str(error)
             else:

@@ -116,6 +116,9 @@ class FakeSource:
         self._read()
         return self.world.source_steps
 
+    def close(self) -> None:
+        pass
+
 
 @dataclass
 class FakeSink:

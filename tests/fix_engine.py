@@ -1,8 +1,8 @@
 """The engine for tests: ``cdc run`` in a process of its own, between two databases, watched until it has caught up.
 
-``engine.wait_until_identical()`` is the usual end of a test: every table has been copied, the source's slot is confirmed
-behind the last commit, and only then, once and without a second chance, the oracle compares. So it also proves that
-nothing is acknowledged before it can be seen in the lake.
+``engine.wait_until_identical()`` is the usual end of a test: every table has been copied, the source's slot is
+confirmed behind the last commit, and only then, once and without a second chance, the oracle compares. So it also
+proves that nothing is acknowledged before it can be seen in the lake.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class EngineHarness:
 
     def end(self, act: Callable[[subprocess.Popen[bytes]], None] = lambda _: None, *, timeout: float = 20.0) -> int:
         """Wait for it to end, perhaps after having done something to it; return its exit code."""
-        running = self.process._process  # noqa: SLF001 - the harness is the process's other half
+        running = self.process._process
         assert running is not None, "the engine wasn't started"
         act(running)
         try:

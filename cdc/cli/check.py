@@ -50,8 +50,9 @@ def _look() -> dict[str, Sequence[Finding]]:
     from cdc.cli.databases import open_lake, open_sources
 
     findings: dict[str, Sequence[Finding]] = {}
-    for name, source in open_sources(config).items():
-        findings[f"sources.{name}"] = _guarded(partial(_look_at, source, config.sources[name].lake_schema))
+    with open_sources(config) as sources:
+        for name, source in sources.items():
+            findings[f"sources.{name}"] = _guarded(partial(_look_at, source, config.sources[name].lake_schema))
     findings["lake"] = _guarded(open_lake(config).check)
     return findings
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from cdc import plugins
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
     from cdc.contracts import Sink, Source
 
 
-def open_sources(config: Config) -> dict[str, Source]:
-    """Return every source by name; nothing is connected yet.
+@contextmanager
+def open_sources(config: Config) -> Iterator[dict[str, Source]]:
+    """Yield every source by name, not connected yet; close them afterwards.
 
     Raises:
         ConfigError: a connector isn't installed.
     """
-    return {name: plugins.connector(source.type).open(name, source) for name, source in config.sources.items()}
+    with ExitStack() as stack:
+        sources = {name: plugins.connector(source.type).open(name, source) for name, source in config.sources.items()}
+        for source in sources.values():
+            stack.callback(source.close)
+        yield sources
 
 
 def open_lake(config: Config) -> Sink:

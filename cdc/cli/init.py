@@ -135,9 +135,9 @@ def _look(name: str, source: _Database, lake: _Database) -> tuple[Mapping[TableI
 
     environ = {database.variable: database.dsn for database in (source, lake) if database.variable}
     config = parse(_text(name, source, lake, {}), environ, "the new file")
-    opened = open_sources(config)[name]
-    tables = opened.tables()
-    findings = [*opened.check(), *open_lake(config).check()]
+    with open_sources(config) as sources:
+        tables = sources[name].tables()
+        findings = [*sources[name].check(), *open_lake(config).check()]
     return tables, sum(finding.severity.value != "ok" for finding in findings)
 
 

@@ -47,10 +47,11 @@ def _steps() -> Mapping[str, Sequence[Step]]:
     steps: dict[str, Sequence[Step]] = {}
     lake = open_lake(config)
     lake_steps: dict[Step, None] = {}
-    for name, source in open_sources(config).items():
-        steps[f"sources.{name}"] = source.plan()
-        wanted = targets(source.tables(), config.sources[name].lake_schema)
-        lake_steps |= dict.fromkeys(lake.plan(wanted))  # what several sources need is made once
+    with open_sources(config) as sources:
+        for name, source in sources.items():
+            steps[f"sources.{name}"] = source.plan()
+            wanted = targets(source.tables(), config.sources[name].lake_schema)
+            lake_steps |= dict.fromkeys(lake.plan(wanted))  # what several sources need is made once
     return {**steps, "lake": list(lake_steps)}
 
 

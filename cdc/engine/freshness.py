@@ -31,7 +31,7 @@ def lag_seconds(now: float, health: SourceHealth, in_flight_commit: float | None
         oldest = in_flight if oldest is None else min(oldest, in_flight)
     if oldest is not None:
         return max(0.0, now - oldest)
-    quiet = now - max(health.caught_up_at, since)
+    quiet = max(0.0, now - max(health.caught_up_at, since))
     return quiet if not health.connected or quiet > CONFIRMED_FOR_SECONDS else 0.0
 
 

@@ -67,6 +67,7 @@ class Handover:
         self.done()
         with self._changed:
             group, self._place = self._place, None
+            self._changed.notify_all()
         if group is not None:
             group.release()
 

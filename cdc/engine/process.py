@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from importlib.metadata import version
 from threading import Event, Thread, current_thread, main_thread
@@ -29,6 +30,10 @@ ALIVE_SECONDS = 90.0
 """A source whose runner hasn't ticked for so long hangs: longer than any statement or connection may take."""
 
 TICK_SECONDS = 1.0
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from another that is ready. The apply thread gives it up at each call into
+Arrow, numpy or libpq; at the default of 5 ms, it would mostly wait to get it back from the thread that receives."""
+
 STOP_SECONDS = 4.5
 """When the process ends in any case: a thread that still waits for a database then is cut off with its connection."""
 
@@ -66,6 +71,7 @@ class Engine:
             0 after a signal; 1 if no source can run until a person has acted.
         """
         self._obey_signals()
+        sys.setswitchinterval(SWITCH_SECONDS)
         if self._web is not None:
             self._web.start()
         threads = [Thread(target=r.run, name=f"source-{n}", daemon=True) for n, r in enumerate(self._runners, 1)]

@@ -168,6 +168,7 @@ class SourceRunner:
             self._stream(lane, start)
         finally:
             lane.close()
+            self._source.close()
 
     def _prepare(self, lane: Lane) -> Position:
         """Bring source, lake and table book to where streaming can begin; return its position."""

@@ -126,7 +126,9 @@ class TableBook:
         """Count what a durable group held, and drop the watermarks that it passed."""
         with self._changed:
             for name in group.passed:
-                self._tables[name].watermark = None
+                table = self._tables[name]
+                if table.watermark is group.watermarks[name]:  # and not that of a copy made meanwhile
+                    table.watermark = None
             for name, counts in group.tally.items():
                 changes = self._tables[name].changes
                 for op, letter in _OP_LETTERS.items():

@@ -6,7 +6,8 @@ It owns how a connection is opened and how libpq's errors become ours; it knows 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Lock
 from typing import Any
 
 import psycopg
@@ -81,6 +82,46 @@ def session(dsn: str, *, application_name: str, statement_timeout_ms: int = 30_0
         yield connection
 
 
+class KeptSession:
+    """A connection that is opened when it is first used, kept for the next time, and given up after an error.
+
+    For what is asked every second: a connection each would cost the server a process each. Thread-safe.
+    """
+
+    def __init__(self, dsn: str, *, application_name: str) -> None:
+        self._dsn = dsn
+        self._application_name = application_name
+        self._lock = Lock()
+        self._opened: ExitStack | None = None
+        self._connection: psycopg.Connection | None = None
+
+    @contextmanager
+    def use(self) -> Iterator[psycopg.Connection]:
+        """Yield the connection, in autocommit mode. Raises what ``session`` does."""
+        with self._lock:
+            try:
+                if self._connection is None or self._connection.closed:
+                    self._close()
+                    self._opened = ExitStack()
+                    opening = session(self._dsn, application_name=self._application_name)
+                    self._connection = self._opened.enter_context(opening)
+                with translated():
+                    yield self._connection
+            except CdcError:
+                self._close()
+                raise
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        opened, self._opened, self._connection = self._opened, None, None
+        if opened is not None:
+            opened.close()
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn psycopg's errors into ours."""
@@ -104,6 +145,12 @@ def translate(error: psycopg.Error) -> CdcError:
         return OperatorError("source: the server refuses the login", hint="check user and password in the source's url")
     if isinstance(error, pg.InvalidCatalogName):
         return OperatorError(f"source: {text}", hint="check the database's name in the source's url")
+    if isinstance(error, pg.ObjectNotInPrerequisiteState) and "wal_level" in text:
+        hint = "ALTER SYSTEM SET wal_level = logical, then restart the server"
+        return ServerSettingError(f"source: {text}", hint=hint)
+    if isinstance(error, pg.ConfigurationLimitExceeded):
+        hint = "drop a slot that nobody needs, or raise max_replication_slots (ALTER SYSTEM) and restart the server"
+        return ServerSettingError(f"source: {text}", hint=hint)
     if error.sqlstate is None or isinstance(error, (psycopg.OperationalError, psycopg.InternalError)):
         return SourceUnavailableError(f"source: {reason(text)}")
     return OperatorError(f"source: {text}", hint="run cdc check against this source")

@@ -43,7 +43,7 @@ from connectors.postgres.position import PostgresPosition
 from connectors.postgres.preflight import check_server, judge_tables
 from connectors.postgres.publication import PublicationNames, read_publications, steps
 from connectors.postgres.replication import ReplicationConnection, guard_identity
-from connectors.postgres.session import session, translated
+from connectors.postgres.session import KeptSession, session, translated
 from connectors.postgres.stream import PostgresStream
 from connectors.postgres.watermark import SnapshotWatermark
 
@@ -91,6 +91,7 @@ class PostgresSource:
         self._lock = Lock()
         self._catalog: Mapping[int, CatalogTable] = {}
         self._stream: PostgresStream | None = None
+        self._control = KeptSession(self._dsn, application_name=self._application_name)
         self._memberships: dict[TableId, int] = {}
 
     @property
@@ -117,7 +118,7 @@ class PostgresSource:
 
     def tables(self) -> Mapping[TableId, TableSchema]:
         """Return the tables that the configuration selects, as the catalog has them now."""
-        with self._session() as connection:
+        with self._control.use() as connection:
             found = read_tables(connection, self._patterns)
         with self._lock:
             self._catalog = {**self._catalog, **self._unknown(found.values())}
@@ -230,7 +231,7 @@ class PostgresSource:
         Raises:
             PublicationError: a publication is gone: from then on, nothing was sent.
         """
-        with self._session() as connection:
+        with self._control.use() as connection:
             for publication in read_publications(connection, self._publications):
                 if not publication.exists and streaming:
                     raise PublicationError(
@@ -283,7 +284,7 @@ class PostgresSource:
     def head(self) -> SourceHead:
         """Ask the server for the end of its log and what our slot keeps."""
         asked_at = time.time()
-        with self._session() as connection:
+        with self._control.use() as connection:
             row = connection.execute(_HEAD, (self._slot,)).fetchone()
         if row is None:
             raise SourceUnavailableError("source: the server didn't say how far it is")
@@ -315,6 +316,10 @@ class PostgresSource:
     def watermark(self, token: str) -> Watermark:
         """Read a stored watermark."""
         return SnapshotWatermark.parse(token)
+
+    def close(self) -> None:
+        """Close the connection that is kept for ``tables``, ``broken`` and ``head``."""
+        self._control.close()
 
     def _session(self) -> AbstractContextManager[psycopg.Connection]:
         return session(self._dsn, application_name=self._application_name)

@@ -37,7 +37,7 @@ def start(config: str, log: str) -> int:
 
 
 def main() -> None:
-    assert cdc.engine and cdc.status and connectors.postgres.source and sinks.postgres.sink
+    assert {cdc.engine, cdc.status, connectors.postgres.source, sinks.postgres.sink} <= set(sys.modules.values())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pid = 0
     for line in sys.stdin:

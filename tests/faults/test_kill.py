@@ -1,4 +1,4 @@
-"""The engine killed by SIGKILL, at random and at every step: afterwards the lake is the source, no row twice, none lost.
+"""The engine killed by SIGKILL, at random and at every step: afterwards the lake is the source, no row twice or lost.
 
 Two tables would show a group applied twice: ``ledger``, which has no key and only grows, and ``bag``, whose equal rows
 are counted.
@@ -14,14 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from faults.traffic import SCHEMA, TABLES, Traffic
 from fix_engine import EngineHarness, until, value
 from psycopg.errors import UndefinedTable
-from faults.traffic import SCHEMA, TABLES, Traffic
 
 from cdc.demo.engine_process import EngineProcess
 
@@ -171,21 +172,21 @@ def test_a_kill_at_any_step_between_receive_and_acknowledge_loses_and_repeats_no
     source: Connection, source_dsn: str, engine: EngineHarness
 ) -> None:
     source.execute(SCHEMA)
-    traffic = Traffic(source_dsn, seed=1, large_rows=2_000)
-    for at, when, nth in STREAMING_STEPS:
-        launch_to_die(engine, at, when, nth, armed=False)
-        engine.process.wait_until_ready(30)
-        engine.wait_until_identical(TABLES)  # what the step before has left
-        os.kill(engine.process.pid, signal.SIGUSR1)
-        for kind in ("transfer", "bag", "many", "large", "key", "doc", "swap", "wipe", "transfer", "bag") * 2:
-            traffic.step(kind)
-        assert engine.end() == -signal.SIGKILL, f"{at} {when} wasn't reached"
+    with closing(Traffic(source_dsn, seed=1, large_rows=2_000)) as traffic:
+        for at, when, nth in STREAMING_STEPS:
+            launch_to_die(engine, at, when, nth, armed=False)
+            engine.process.wait_until_ready(30)
+            engine.wait_until_identical(TABLES)  # what the step before has left
+            os.kill(engine.process.pid, signal.SIGUSR1)
+            for kind in ("transfer", "bag", "many", "large", "key", "doc", "swap", "wipe", "transfer", "bag") * 2:
+                traffic.step(kind)
+            assert engine.end() == -signal.SIGKILL, f"{at} {when} wasn't reached"
     engine.launch_as_usual()
     engine.start()
     engine.wait_until_identical(TABLES)
 
 
-@pytest.mark.parametrize(("at", "when", "nth"), FIRST_STEPS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("at", "when", "nth"), FIRST_STEPS, ids=str)
 def test_a_first_load_killed_in_the_middle_never_leaves_a_wrong_lake(
     source: Connection, lake: Connection, source_dsn: str, engine: EngineHarness, at: str, when: str, nth: int
 ) -> None:

@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -43,13 +43,17 @@ class Traffic:
         self.transactions = 0
         self.error: BaseException | None = None
 
-    def __enter__(self) -> Traffic:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
         self._connection.close()
 
     @contextmanager
