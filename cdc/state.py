@@ -28,8 +28,8 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.schema import CreateSchema
+from sqlalchemy.dialects.postgresql import JSONB, dialect
+from sqlalchemy.schema import CreateSchema, CreateTable
 from sqlalchemy.types import JSON
 
 SCHEMA = "cdc"
@@ -138,6 +138,13 @@ def adapted(engine: Engine) -> Engine:
     if engine.dialect.name == "sqlite":
         return engine.execution_options(schema_translate_map={SCHEMA: None})
     return engine
+
+
+def definitions(*collections: MetaData) -> list[str]:
+    """Return the statements that create these tables, for PostgreSQL."""
+    found = [table for collection in collections for table in collection.sorted_tables]
+    postgres = dialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it untyped
+    return [" ".join(str(CreateTable(table).compile(dialect=postgres)).split()) for table in found]
 
 
 def create(connection: Connection, metadata: MetaData) -> None:

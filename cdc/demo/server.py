@@ -137,6 +137,14 @@ class PostgresServer:
                 raise self._failure(f"server {self.name}: expected it to start, got")
             time.sleep(POLL_SECONDS)
 
+    def attach(self) -> bool:
+        """Take a detached server that already runs in this directory for ours; return whether there is one."""
+        if not (self.data / "postmaster.pid").exists() or not Path(f"/proc/{self._pid_file()[0]}").exists():
+            return False
+        if self.tcp_port is not None:
+            self.tcp_port = int(self._pid_file()[3])
+        return True
+
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server and wait for its end; ``immediate`` leaves it to recover from its log at the next start."""
         if self._process is None:
@@ -319,7 +327,8 @@ def _main(arguments: list[str]) -> int:
     if arguments[0] == "stop":
         server.stop()
         return 0
-    server.start()
+    if not server.attach():
+        server.start()
     print(f"socket  {server.dsn()}\ntcp     {server.tcp_dsn()}\nlog     {server.log}")  # noqa: T201
     return 0
 

@@ -211,6 +211,7 @@ class SourceRunner:
         run.copier.start()
         self._unasked.clear()
         run.copier.ask(self._tables.names(TableState.PENDING))
+        log.info("source %s: streaming from %s", self._source.name, start.display())
         self._journal.note("start", self._source.name, position=start.display())
         self._run = run
         try:

@@ -18,9 +18,11 @@ minute by default) without a word from us; it must hear from us also while the l
 
 
 MARK_SECONDS = 5.0
-"""How often at most an idle stream's position is moved past other tables' log. The slot of a quiet table must not hold
-a busy server's log; but what the lake hasn't stored is never confirmed, so that a lake that was put back to an earlier
-state is noticed."""
+"""How often an idle stream's position is moved past other tables' log, after a first time as soon as it is idle.
+
+The slot of a quiet table must not hold a busy server's log; but what the lake hasn't stored is never confirmed, so that
+a lake that was put back to an earlier state is noticed.
+"""
 
 
 class PostgresStream:
@@ -98,6 +100,8 @@ class PostgresStream:
             self._assembler.pop()
             if isinstance(group.position, PostgresPosition):
                 self._offered = group.position.lsn
+            if len(group.transactions):
+                self._next_mark = 0.0
 
     @property
     def _nothing_in_flight(self) -> bool:

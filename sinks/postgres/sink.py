@@ -25,6 +25,12 @@ from sinks.postgres.tables import planned
 _OWN = "lake"
 """Our part of the application name where no one source is concerned."""
 
+_INSTALL = Step(
+    where="lake",
+    summary=f"schema {state.SCHEMA} with the engine's own tables",
+    sql=f"CREATE SCHEMA {state.SCHEMA}; " + "; ".join(state.definitions(state.progress_tables, state.record_tables)),
+)
+
 
 class PostgresSink:
     """Implements ``cdc.contracts.Sink``; connects to nothing until it is asked something.
@@ -49,10 +55,12 @@ class PostgresSink:
             return [Finding(subject="lake", severity=Severity.ERROR, message=str(error), fix=error.hint)]
 
     def plan(self, tables: Mapping[TableId, tuple[TableSchema, TableId]]) -> Sequence[Step]:
-        """Return what ``prepare`` would do for these tables; what two of them need is named once."""
+        """Return what ``install`` and ``prepare`` would do for these tables; what two of them need is named once."""
         with self._session() as connection:
+            row = connection.execute("SELECT to_regclass('cdc.positions') IS NULL").fetchone()
+            own = [_INSTALL] if row and row[0] else []
             found = [step for schema, target in tables.values() for step in planned(connection, None, schema, target)]
-        return list({step.sql: step for step in found}.values())
+        return list({step.sql: step for step in [*own, *found]}.values())
 
     def install(self) -> None:
         """Create the engine's own tables where they are missing."""

@@ -604,3 +604,30 @@ def test_a_dropped_table_leaves_its_copy_and_the_others(
     source.execute("INSERT INTO item VALUES (7, 'another table of this name', 1)")
     engine.wait_for_state("item", "streaming")
     engine.wait_until_identical()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE item ADD COLUMN size int DEFAULT 7",
+        "ALTER TABLE item RENAME TO article",
+        "ALTER TABLE item DROP COLUMN note",
+    ],
+)
+def test_a_backlog_from_before_a_change_of_columns_does_not_stop_the_new_copy(
+    engine: EngineHarness, source: Connection, change: str
+) -> None:
+    """The log still holds rows of the old shape when the table is copied anew; the copy has them already."""
+    source.execute("CREATE TABLE item (id int PRIMARY KEY, note text, more text)")
+    source.execute("INSERT INTO item VALUES (1, 'a', 'b')")
+    engine.start()
+    engine.wait_until_identical()
+    engine.kill()
+    source.execute("INSERT INTO item SELECT n, 'old', 'shape' FROM generate_series(10, 50) n")
+    source.execute("UPDATE item SET id = id + 100 WHERE id < 20")
+    source.execute(change.encode())
+    now = "article" if "RENAME" in change else "item"
+    source.execute(f"INSERT INTO {now} (id) VALUES (2)".encode())
+    engine.start()
+    source.execute(f"INSERT INTO {now} (id) VALUES (3)".encode())
+    engine.wait_until_identical([now])
