@@ -68,6 +68,8 @@ class ChangeBatch:
         presence: n x uint8 (``Presence``) by column name; a column that is missing has ``VALUE`` in every row.
         old: the row as it was, n x pa.string(), for the columns that any row's old image holds.
         old_images: n x uint8 (``OldImage``); what of ``old`` each row has. None: no row has any.
+        mismatch: why the rows don't fit ``schema``; empty if they do. Such a batch has no columns and its ops mean
+            nothing: unless a copy holds all of its transactions, it stops the table.
     """
 
     schema: TableSchema
@@ -78,6 +80,7 @@ class ChangeBatch:
     presence: Mapping[str, Bytes1D]
     old: Mapping[str, pa.Array]
     old_images: Bytes1D | None = None
+    mismatch: str = ""
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -122,7 +125,7 @@ class ChangeBatch:
         arrays |= {f"presence:{name}": pa.array(states) for name, states in self.presence.items()}
         arrays |= {f"old:{name}": column for name, column in self.old.items()}
         fields = [pa.field(name, array.type) for name, array in arrays.items()]
-        metadata = {"table": orjson.dumps(self.schema.to_json())}
+        metadata = {"table": orjson.dumps(self.schema.to_json()), "mismatch": self.mismatch}
         return pa.RecordBatch.from_arrays(list(arrays.values()), schema=pa.schema(fields, metadata=metadata))
 
     @classmethod
@@ -136,8 +139,9 @@ class ChangeBatch:
         def numbers(name: str) -> Any:
             return batch.column(name).to_numpy(zero_copy_only=False)
 
+        metadata = batch.schema.metadata or {}
         return cls(
-            schema=schema_from_json(orjson.loads((batch.schema.metadata or {})[b"table"])),
+            schema=schema_from_json(orjson.loads(metadata[b"table"])),
             ops=numbers("op"),
             transactions=numbers("transaction"),
             ordinals=numbers("ordinal"),
@@ -145,4 +149,5 @@ class ChangeBatch:
             presence={name: a.to_numpy(zero_copy_only=False) for name, a in prefixed("presence:").items()},
             old=prefixed("old:"),
             old_images=numbers("old_image") if "old_image" in batch.schema.names else None,
+            mismatch=metadata[b"mismatch"].decode(),
         )

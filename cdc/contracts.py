@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from cdc.change import ChangeBatch, Index1D, Mask1D
+from cdc.errors import SchemaChangedError
 from cdc.group import CommitGroup, Transactions
 from cdc.position import Position
 from cdc.schema import TableId, TableSchema
@@ -198,11 +199,7 @@ class Source(Protocol):
         ...
 
     def publish(self, tables: Collection[TableId]) -> None:
-        """Make changes to exactly these tables part of the stream, and wait until a copy taken now misses none.
-
-        Raises:
-            RetryableError: a transaction that began before still writes to one of them.
-        """
+        """Make changes to exactly these tables part of the stream."""
         ...
 
     def establish(self, start: Position, *, needed: bool) -> Position:
@@ -254,9 +251,12 @@ class Source(Protocol):
         ...
 
     def copy(self, schema: TableSchema) -> AbstractContextManager[TableCopy]:
-        """Open a copy of one table, without locks that block writers.
+        """Open a copy of one published table, without locks that block writers.
 
-        The transaction at the source lasts as long as the context.
+        It holds every change that is not in the stream. The transaction at the source lasts as long as the context.
+
+        Raises:
+            RetryableError: a transaction that wrote to the table before it was published is still open.
         """
         ...
 
@@ -335,7 +335,11 @@ class LakeGroup:
     tally: dict[TableId, Index1D] = field(default_factory=dict)
 
     def batches(self) -> Iterator[ChangeBatch]:
-        """Yield the batches to write, without what the copies already hold; may be called again."""
+        """Yield the batches to write, without what the copies already hold; may be called again.
+
+        Raises:
+            DataError: a table's rows can't be read, or don't fit the schema that its copy was made for.
+        """
         self.tally.clear()
         for batch in self._fresh():
             counts = np.bincount(batch.ops, minlength=128)
@@ -346,12 +350,11 @@ class LakeGroup:
         covered = {table: mark.covers(self.group.transactions) for table, mark in self.watermarks.items()}
         for batch in self.group.read(self.targets):
             mask = covered.get(batch.schema.table)
-            if mask is None or not mask.any():
-                yield batch
-            else:
-                fresh = batch.filter(~mask[batch.transactions])
-                if len(fresh):
-                    yield fresh
+            fresh = batch if mask is None or not mask.any() else batch.filter(~mask[batch.transactions])
+            if len(fresh) and fresh.mismatch:
+                raise SchemaChangedError(fresh.mismatch, table=str(fresh.schema.table))
+            if len(fresh) or fresh is batch:
+                yield fresh
 
 
 class Lane(Protocol):

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cdc.change import ChangeBatch, Index1D, Op
-from cdc.errors import DecodeError, SchemaChangedError
+from cdc.errors import DecodeError
 from cdc.schema import TableId, TableSchema
 from connectors.postgres.frames import XLOG_DATA_HEADER_BYTES
 from connectors.postgres.rows import decode_rows
@@ -145,7 +145,7 @@ def read_batches(pieces: Iterable[Piece], tables: Collection[TableId]) -> Iterat
     """Decode the pieces of these tables, each table's in order, joined to batches of about ``BATCH_BYTES``.
 
     Raises:
-        DataError: rows can't be decoded, or don't fit their table's schema.
+        DataError: rows can't be decoded. Rows that don't fit their table's schema come as batches that say so.
     """
     runs: dict[TableId, list[Piece]] = {}
     held_bytes = 0
@@ -153,8 +153,6 @@ def read_batches(pieces: Iterable[Piece], tables: Collection[TableId]) -> Iterat
         table = piece.layout.schema.table
         if table not in tables:
             continue
-        if piece.layout.mismatch:
-            raise SchemaChangedError(piece.layout.mismatch, table=str(table))
         run = runs.setdefault(table, [])
         if run and not _joins(run[-1], piece):
             yield _decode(runs.pop(table))
@@ -182,6 +180,9 @@ def _decode(run: list[Piece]) -> ChangeBatch:
     loaded = [piece.load() for piece in run]
     transactions = np.concatenate([rows.transactions for rows in loaded])
     ordinals = np.concatenate([rows.ordinals for rows in loaded])
+    if first.layout.mismatch:
+        ops, mismatch = np.full(len(ordinals), Op.UPDATE, dtype=np.uint8), first.layout.mismatch
+        return ChangeBatch(schema, ops, transactions, ordinals, columns={}, presence={}, old={}, mismatch=mismatch)
     if first.truncate:
         ops = np.array([Op.TRUNCATE], dtype=np.uint8)
         return ChangeBatch(schema, ops, transactions, ordinals, columns={}, presence={}, old={})

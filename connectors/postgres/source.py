@@ -55,11 +55,12 @@ SLOT_WAIT_SECONDS = 10.0
 killed."""
 
 WRITERS_WAIT_SECONDS = 30.0
-"""How long ``publish`` waits for transactions that wrote to a table before it was published."""
+"""How long a copy waits for transactions that may have written to its table before it was published."""
 
 _WRITERS = """
 SELECT DISTINCT l.virtualtransaction FROM pg_catalog.pg_locks l
- WHERE l.locktype = 'relation' AND l.relation = ANY(%s) AND l.granted
+ WHERE l.locktype = 'relation' AND l.granted
+   AND l.relation IN (SELECT %(table)s::regclass UNION ALL SELECT relid FROM pg_partition_tree(%(table)s::regclass))
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
    AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 """
@@ -161,26 +162,14 @@ class PostgresSource:
         return here
 
     def publish(self, tables: Collection[TableId]) -> None:
-        """Make the publications hold exactly these tables, then wait for the transactions that wrote to them before.
-
-        A change that was made before its table was published is not in the stream, even if its transaction commits
-        afterwards. So a copy has to be taken after the last such transaction is over.
-
-        Raises:
-            SourceUnavailableError: one of them is still open; try again.
-        """
+        """Make the publications hold exactly these tables."""
         with self._session() as connection:
             catalog = {n: t for n, t in read_tables(connection, self._patterns).items() if n in tables}
             with self._lock:
                 self._catalog = {**self._catalog, **self._unknown(catalog.values())}
-            planned = self._publication_steps(connection, catalog)
-            added = any(" ADD TABLE " in step.sql for step in planned)
-            renamed = bool(self._memberships) and not catalog.keys() <= self._memberships.keys()
-            for step in planned:
+            for step in self._publication_steps(connection, catalog):
                 connection.execute(sql.SQL(step.sql))
             self._memberships |= self._members(connection)
-            if added or renamed:
-                self._await_writers(connection, [table.oid for table in catalog.values()])
 
     def establish(self, start: Position, *, needed: bool) -> Position:
         """Create the slot if it is missing.
@@ -298,6 +287,7 @@ class PostgresSource:
     def copy(self, schema: TableSchema) -> Iterator[TableCopy]:
         """Open a copy of one table under a snapshot of its own."""
         with session(self._dsn, application_name=self._application_name, statement_timeout_ms=0) as connection:
+            self._await_writers(connection, schema.table)
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             snapshot = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
             end = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
@@ -361,15 +351,24 @@ class PostgresSource:
                 "or drop them if nothing does",
             )
 
-    def _await_writers(self, connection: psycopg.Connection, oids: list[int]) -> None:
-        writers = {row[0] for row in connection.execute(_WRITERS, (oids,))}
+    def _await_writers(self, connection: psycopg.Connection, table: TableId) -> None:
+        """Wait for the transactions that have written to a table or a partition of it and are still open.
+
+        A change that was made before its table was published is not in the stream, even if its transaction commits
+        afterwards; so a copy has to see it.
+
+        Raises:
+            SourceUnavailableError: one of them is still open; try again.
+        """
+        name = sql.Identifier(*table).as_string()
+        writers = {row[0] for row in connection.execute(_WRITERS, {"table": name})}
         deadline = time.monotonic() + WRITERS_WAIT_SECONDS
         while writers:
             if time.monotonic() > deadline:
-                message = f"source: {len(writers)} transactions that wrote to a new table before are still open"
-                raise SourceUnavailableError(message)
+                found = f"{len(writers)} that may have written to it before it was published"
+                raise SourceUnavailableError(f"table {table}: expected no open transaction, got {found}")
             connection.execute("SELECT pg_sleep(0.05)")
-            writers &= {row[0] for row in connection.execute(_WRITERS, (oids,))}
+            writers &= {row[0] for row in connection.execute(_WRITERS, {"table": name})}
 
     def _start(self, connection: ReplicationConnection, start: PostgresPosition, stop: Event) -> None:
         """Begin streaming; wait a moment for a slot whose last reader was killed."""

@@ -189,8 +189,12 @@ class TestRelations:
         rows = [*inserted(ORDERS, "a"), changed, sent.insert(ORDERS, "b", "note", "new"), *inserted(ITEMS, "x")]
         group = group_from(*transaction(7, *rows))
         assert rows_by_table([group], {THE_ITEMS}).keys() == {THE_ITEMS}
+        (misfit,) = [batch for batch in group.read(TABLES) if batch.mismatch]
+        assert "columns changed" in misfit.mismatch
+        assert (misfit.schema.table, len(misfit), dict(misfit.columns)) == (THE_ORDERS, 1, {})
+        routed = LakeGroup(group=group, targets={THE_ORDERS: THE_ORDERS, THE_ITEMS: THE_ITEMS})
         with pytest.raises(SchemaChangedError, match="columns changed") as raised:
-            list(group.read(TABLES))
+            list(routed.batches())
         assert raised.value.table == "public.orders"
         assert list(group.read({THE_ITEMS}))
 
