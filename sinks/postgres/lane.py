@@ -167,7 +167,8 @@ class PostgresLane:
         for batch in group.batches():
             self._write_batch(connection, batch, group.targets[batch.schema.table], upserting)
         for table in group.passed:
-            connection.execute(progress.PASS, progress.named(self._source, table))
+            mark = {"mark": group.watermarks[table].token()}
+            connection.execute(progress.PASS, progress.named(self._source, table) | mark)
         for table, reason in group.failed.items():
             connection.execute(progress.STOP, progress.named(self._source, table) | {"why": reason})
 

@@ -66,7 +66,12 @@ _this_table = and_(
     tables.c.source_table == bindparam("in_table"),
 )
 
-PASS = _compiled(update(tables).where(_this_table).values(watermark=null(), updated_at=func.now()))
+PASS = _compiled(
+    update(tables)
+    .where(_this_table, tables.c.watermark == bindparam("mark"))
+    .values(watermark=null(), updated_at=func.now())
+)
+"""Clears a watermark, unless a copy made meanwhile has stored its own; parameters of, in_schema, in_table, mark."""
 
 STOP = _compiled(
     update(tables)

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from sink_batches import (
     UNCHANGED,
+    FixedWatermark,
     NumberedPosition,
     batch_of,
     copy_of,
@@ -158,9 +159,16 @@ def test_a_failed_table_keeps_its_reason(sink, lane):
 def test_a_group_marks_tables_as_passed_and_failed_with_its_rows(sink, lane):
     lane.copy(copy_of(ITEMS, "1\ta\n", token="mark"), target_of(ITEMS))
     assert sink.progress()["shop"].tables[ITEMS.table].watermark == "mark"
-    lane.apply(group_of(1, passed=[ITEMS.table], failed={ITEMS.table: "stopped"}))
+    marks = {ITEMS.table: FixedWatermark("mark")}
+    lane.apply(group_of(1, passed=[ITEMS.table], watermarks=marks, failed={ITEMS.table: "stopped"}))
     found = sink.progress()["shop"].tables[ITEMS.table]
     assert (found.state, found.watermark, found.reason) == (TableState.FAILED, None, "stopped")
+
+
+def test_a_watermark_that_a_copy_has_stored_meanwhile_is_not_cleared(sink, lane):
+    lane.copy(copy_of(ITEMS, "1\ta\n", token="newer"), target_of(ITEMS))
+    lane.apply(group_of(1, passed=[ITEMS.table], watermarks={ITEMS.table: FixedWatermark("older")}))
+    assert sink.progress()["shop"].tables[ITEMS.table].watermark == "newer"
 
 
 # prepare and plan

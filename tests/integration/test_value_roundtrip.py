@@ -1,8 +1,8 @@
 """Every built-in type with its edge values: copied, streamed and updated, it is in the lake what it is at the source.
 
-The judge is the server's own text output on both sides, under fixed settings. Each case arrives five times: in a row that
-was there before the start, in one inserted by a large transaction, in one set by a small update, as an old image under
-REPLICA IDENTITY FULL, and in an array of its type where there is one.
+The judge is the server's own text output on both sides, under fixed settings. Each case arrives five times: in a row
+that was there before the start, in one inserted by a large transaction, in one set by a small update, as an old image
+under REPLICA IDENTITY FULL, and in an array of its type where there is one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ CREATE TYPE textrange AS RANGE (subtype = text, multirange_type_name = many_text
 """
 
 TEXTS = [
-    "''", "' '", "'NULL'", "E'\\\\N'", "E'\\\\'", "E'\\\\.'", "E'a\\tb'", "E'a\\nb'", "E'a\\r\\nb'", "E'\\b\\f\\v'", "'\"'", "''''", "','",
-    "'🐘 Jürgen'", "U&'\\FB03 e\\0301'", "U&'\\FEFF'", "U&'\\FFFF'", "chr(1)", "chr(127)", "repeat('long ', 5000)",
+    "''", "' '", "'NULL'", "E'\\\\N'", "E'\\\\'", "E'\\\\.'", "E'a\\tb'", "E'a\\nb'", "E'a\\r\\nb'", "E'\\b\\f\\v'",
+    "'\"'", "''''", "','", "'🐘 Jürgen'", "U&'\\FB03 e\\0301'", "U&'\\FEFF'", "U&'\\FFFF'", "chr(1)", "chr(127)",
+    "repeat('long ', 5000)",
 ]  # fmt: skip
 
 CASES: dict[str, list[str]] = {
@@ -48,7 +49,9 @@ CASES: dict[str, list[str]] = {
     "numeric(12,2)": ["0", "-9999999999.99", "9999999999.99", "0.01", "'NaN'"],
     "numeric(5,-2)": ["12300", "-9999900"],
     "numeric(3,5)": ["0.00999", "-0.00001"],
-    "real": ["'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "0.1", "1e-45", "3.4028235e38", "16777217", "1.17549435e-38"],
+    "real": [
+        "'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "0.1", "1e-45", "3.4028235e38", "16777217", "1.17549435e-38",
+    ],
     "double precision": [
         "'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "0.1", "5e-324", "1.7976931348623157e308", "1e15", "1e16",
         "0.30000000000000004", "2.2250738585072014e-308",
@@ -62,10 +65,15 @@ CASES: dict[str, list[str]] = {
     "name": ["''", "repeat('n', 63)::name", "'with \"quote'"],
     '"char"': ["''", "'a'", "'\\'", "'\\377'", "'\\200'", "' '", "','"],
     "bytea": ["''", "'\\x00'", "'\\x00ff00'", "'\\xdeadbeef'", "decode(repeat('5c4e0a00ff', 4000), 'hex')", "'\\x5c'"],
-    "date": ["'4713-01-01 BC'", "'0001-12-31 BC'", "'0001-01-01'", "'2024-02-29'", "'5874897-12-31'", "'infinity'", "'-infinity'"],
+    "date": [
+        "'4713-01-01 BC'", "'0001-12-31 BC'", "'0001-01-01'", "'2024-02-29'", "'5874897-12-31'", "'infinity'",
+        "'-infinity'",
+    ],
     "time": ["'00:00'", "'24:00'", "'23:59:59.999999'", "'00:00:00.000001'"],
     "time(2)": ["'12:34:56.78'", "'24:00'"],
-    "time with time zone": ["'00:00+00'", "'24:00+15:59'", "'23:59:59.999999-15:59'", "'12:00+05:30'", "'12:00:00+01:02:03'"],
+    "time with time zone": [
+        "'00:00+00'", "'24:00+15:59'", "'23:59:59.999999-15:59'", "'12:00+05:30'", "'12:00:00+01:02:03'",
+    ],
     "timestamp": [
         "'4713-01-01 00:00:00 BC'", "'0001-01-01 00:00:00.000001 BC'", "'294276-12-31 23:59:59.999999'", "'infinity'",
         "'-infinity'", "'1970-01-01'", "'1999-12-31 23:59:59.999999'", "'2000-01-01 00:00:00.1'",
@@ -76,15 +84,24 @@ CASES: dict[str, list[str]] = {
         "'2024-03-31 02:30:00 Europe/Vienna'", "'1890-01-01 00:00:00 Europe/Amsterdam'", "'2024-01-01 00:00:00+05:45'",
     ],
     "interval": [
-        "'0'", "'1 year -2 months +3 days -04:05:06.789'", "'-178000000 years'", "'178000000 years'", "'-00:00:00.000001'",
-        "'-1 days +24:00'", "'1 month -30 days'", "make_interval(secs => 9223372036854)",
+        "'0'", "'1 year -2 months +3 days -04:05:06.789'", "'-178000000 years'", "'178000000 years'",
+        "'-00:00:00.000001'", "'-1 days +24:00'", "'1 month -30 days'", "make_interval(secs => 9223372036854)",
     ],
     "interval(2)": ["'1.23 seconds'"],
     "interval year to month": ["'3 years 2 months'", "'-1 year'"],
     "interval day to second(3)": ["'3 days 01:02:03.456'"],
-    "uuid": ["'00000000-0000-0000-0000-000000000000'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'", "'{A0EEBC99-9C0B4EF8-BB6D6BB9-BD380A11}'"],
-    "json": ["E'{\"b\" :  1,\\n \"a\":2, \"a\" : 3}'", "'null'", "'  [1 ,2]  '", "'\"\\u00e9\\\\ud83d\"'", "'1e400'", "'\"a\\tb\"'"],
-    "jsonb": ["'{\"b\": 1, \"a\": [null, true, 1.50, \"\\u00e9 🐘\"]}'", "'null'", "'1.000'", "'12345678901234567890.123'", "'\"\"'", "'{}'"],
+    "uuid": [
+        "'00000000-0000-0000-0000-000000000000'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+        "'{A0EEBC99-9C0B4EF8-BB6D6BB9-BD380A11}'",
+    ],
+    "json": [
+        "E'{\"b\" :  1,\\n \"a\":2, \"a\" : 3}'", "'null'", "'  [1 ,2]  '", "'\"\\u00e9\\\\ud83d\"'", "'1e400'",
+        "'\"a\\tb\"'",
+    ],
+    "jsonb": [
+        "'{\"b\": 1, \"a\": [null, true, 1.50, \"\\u00e9 🐘\"]}'", "'null'", "'1.000'", "'12345678901234567890.123'",
+        "'\"\"'", "'{}'",
+    ],
     "jsonpath": ["'$.a[*] ? (@.b > 1)'", "'lax $'"],
     "bit(8)": ["'00000000'", "'10101010'"],
     "bit": ["'0'", "'1'"],
@@ -129,7 +146,9 @@ CASES: dict[str, list[str]] = {
     "positive": ["1", "2147483647"],
     "price": ["-1.50", "'NaN'"],
     "costly": ["100.01"],
-    "address": ["ROW(NULL, NULL, NULL)", "ROW('', 0, '{}')", "ROW('a \"b\", (c)\\', -1, ARRAY['x,y', NULL, 'NULL', ''])"],
+    "address": [
+        "ROW(NULL, NULL, NULL)", "ROW('', 0, '{}')", "ROW('a \"b\", (c)\\', -1, ARRAY['x,y', NULL, 'NULL', ''])",
+    ],
     "person": [
         "ROW('Ada', ROW('St. 1', 7, ARRAY['a b', '\"']), ARRAY['glad', 'with,comma']::mood[], '0044-03-15 BC')",
         "ROW(NULL, ROW(NULL, 1, NULL), '{}', 'infinity')",
@@ -139,8 +158,12 @@ CASES: dict[str, list[str]] = {
     "floatmultirange": ["'{[0.1,0.2),(5,)}'"],
     "textrange": ["'[\"a b\",\"c,d\")'", "'(,\"\"]'"],
     "many_texts": ["'{[a,b),[\"x y\",z]}'"],
-    "integer[]": ["'{}'", "'{NULL}'", "'{1,NULL,-3}'", "'{{1,2},{NULL,4}}'", "'[0:1][-1:0]={{1,2},{3,4}}'", "'{{{1}},{{2}}}'"],
-    "text[]": ["'{}'", "'{\"\"}'", "'{\"NULL\",NULL}'", "ARRAY['a,b', 'c\"d', E'e\\\\f', '{g}', ' h ', E'i\\nj', '🐘']"],
+    "integer[]": [
+        "'{}'", "'{NULL}'", "'{1,NULL,-3}'", "'{{1,2},{NULL,4}}'", "'[0:1][-1:0]={{1,2},{3,4}}'", "'{{{1}},{{2}}}'",
+    ],
+    "text[]": [
+        "'{}'", "'{\"\"}'", "'{\"NULL\",NULL}'", "ARRAY['a,b', 'c\"d', E'e\\\\f', '{g}', ' h ', E'i\\nj', '🐘']",
+    ],
     "numeric(12,2)[]": ["'{1.50,NaN,NULL}'"],
     "box[]": ["'{(1,1),(0,0);(2,2),(1,1)}'"],
     "character(3)[]": ["'{a,\"b \",abc}'"],

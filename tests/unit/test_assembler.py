@@ -23,6 +23,7 @@ from assembler_feed import (
 )
 
 from cdc.change import Op
+from cdc.contracts import LakeGroup
 from cdc.errors import DecodeError, SchemaChangedError
 from cdc.group import CommitGroup
 from connectors.postgres import assembler as assembler_module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from engine_parts import ITEMS, LAKE, ORDERS, ListLane, MarkUpTo, group_at
 
@@ -58,6 +60,17 @@ def test_a_copy_that_holds_all_of_it_gets_no_batch() -> None:
     Stages(lane).apply(group_at(7, {ORDERS: [0, 1]}, xids=[5, 6]), marked(MarkUpTo(covered=6, passed_at=7)))
     assert lane.written[0].rows == {}
     assert lane.written[0].passed == [ORDERS]
+
+
+@pytest.mark.parametrize(("covered", "stopped"), [(6, False), (5, True)])
+def test_rows_of_another_shape_stop_their_table_unless_the_copy_holds_them(covered: int, stopped: bool) -> None:
+    lane = ListLane()
+    group = group_at(7, {ORDERS: [0, 1], ITEMS: [2]}, xids=[5, 6, 7])
+    misfits = [replace(b, mismatch="its columns changed" * (b.schema.table == ORDERS)) for b in group.read(LAKE)]
+    group = replace(group, read=lambda tables: (b for b in misfits if b.schema.table in tables))
+    applied = Stages(lane).apply(group, marked(MarkUpTo(covered=covered, passed_at=9)))
+    assert applied.failed == ({ORDERS: "its columns changed"} if stopped else {})
+    assert lane.written[0].rows == {LAKE[ITEMS]: ["2"]}
 
 
 def test_a_watermark_is_passed_with_the_group_that_reaches_it_and_still_counts_for_it() -> None:
