@@ -31,10 +31,9 @@ def test_a_lake_that_was_put_back_is_refused_and_healed_by_copying_again(
     lake.execute("UPDATE cdc.positions SET position = %s", [backup])
 
     engine.start(ready=False)
-    status = engine.wait_for_source_state("failed")
-    assert "put back to an earlier state" in status["error"]
-    assert "cdc tables resync shop --all" in status["hint"]
-    engine.stop()
+    assert engine.end() == 1, "no source can run"
+    assert "put back to an earlier state" in engine.log
+    assert "cdc tables resync shop --all" in engine.log
     assert value(lake, "SELECT count(*) FROM lake.item WHERE name = 'first'") == 100, "nothing was written"
 
     done = engine.cdc("tables", "resync", "shop", "--all", "--yes")
