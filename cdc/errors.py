@@ -5,7 +5,8 @@
     CdcError
     ├── RetryableError             wait and try again: nothing is wrong with the data or the configuration
     │   ├── SourceUnavailableError
-    │   └── SinkUnavailableError
+    │   ├── SinkUnavailableError
+    │   └── LocalDiskError
     ├── OperatorError              a person must act; ``hint`` says how
     │   ├── ConfigError            the configuration file or the command line is wrong
     │   ├── PrivilegeError         a role lacks a privilege
@@ -61,6 +62,10 @@ class SourceUnavailableError(RetryableError):
 
 class SinkUnavailableError(RetryableError):
     """The lake can't be reached, hung up, or has no room at the moment."""
+
+
+class LocalDiskError(RetryableError):
+    """This machine's disk has no room for what doesn't fit into memory."""
 
 
 class OperatorError(CdcError):

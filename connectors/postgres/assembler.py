@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import partial
-
-import numpy as np
 
 from cdc.errors import DecodeError
-from cdc.group import CommitGroup, Transactions, marker
+from cdc.group import CommitGroup, marker
 from connectors.postgres import messages as wire
 from connectors.postgres.frames import XLOG_DATA_HEADER_BYTES, Keepalive, decode_frame
+from connectors.postgres.gathering import Gathered, Pending, Prepared
 from connectors.postgres.pgoutput import decode, read_begin, read_commit
-from connectors.postgres.pieces import BATCH_BYTES, Layout, Piece, SpillFile, read_batches
+from connectors.postgres.pieces import BATCH_BYTES, Layout, Piece
 from connectors.postgres.position import PostgresPosition
 
 GROUP_BYTES = 16 << 20
@@ -35,65 +32,6 @@ _XLOG_DATA = ord("w")
 _KIND = XLOG_DATA_HEADER_BYTES
 _ROW_KINDS = frozenset(b"IUD")
 _BEGIN, _COMMIT = b"BC"
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """Pieces of one or more transactions, and the piece that each relation's next row joins."""
-
-    pieces: list[Piece] = field(default_factory=list)
-    joinable: dict[bytes, Piece] = field(default_factory=dict)
-    memory_bytes: int = 0
-    size_bytes: int = 0
-    row_count: int = 0
-    ordinal: int = 0
-    """Ordinal of the current transaction's next change."""
-    subtransaction: bytes = b""
-    """Of the last row, where the stream says so: rows before and after another's must not be joined."""
-    spill_file: SpillFile | None = None
-
-    def spill(self) -> None:
-        """Move everything that is in memory to disk."""
-        if self.spill_file is None:
-            self.spill_file = SpillFile()
-        for piece in self.pieces:
-            if piece.messages:
-                self.spill_file.write(piece)
-        self.joinable.clear()
-        self.memory_bytes = 0
-
-    def close(self) -> None:
-        if self.spill_file is not None:
-            self.spill_file.close()
-
-    @property
-    def spilled_bytes(self) -> int:
-        return self.spill_file.size_bytes if self.spill_file else 0
-
-
-@dataclass(slots=True)
-class _Pending:
-    """The group that grows: committed transactions, and perhaps one that is just arriving."""
-
-    rows: _Gathered = field(default_factory=_Gathered)
-    ids: list[int] = field(default_factory=list)
-    commit_times_us: list[int] = field(default_factory=list)
-    files: list[_Gathered] = field(default_factory=list)
-    end_lsn: int = 0
-
-    @property
-    def spilled_bytes(self) -> int:
-        return sum(part.spilled_bytes for part in (self.rows, *self.files))
-
-    def release(self) -> None:
-        for part in (self.rows, *self.files):
-            part.close()
-
-
-@dataclass(slots=True)
-class _Prepared:
-    rows: _Gathered
-    prepare_lsn: int
 
 
 class Assembler:
@@ -113,15 +51,15 @@ class Assembler:
         self._layout_of = layout_of
         self._layouts: dict[bytes, Layout | None] = {}
         self._relations: dict[bytes, wire.Relation] = {}
-        self._pending = _Pending()
-        self._ready: deque[tuple[CommitGroup, _Pending]] = deque()
+        self._pending = Pending()
+        self._ready: deque[tuple[CommitGroup, Pending]] = deque()
         self._open: tuple[int, int | None, int] | None = None  # xid, commit time unless skipped, rows before it
-        self._streams: dict[int, _Gathered] = {}
+        self._streams: dict[int, Gathered] = {}
         self._stream_xid = 0
-        self._prepared: dict[str, _Prepared] = {}
-        self._preparing: _Gathered | None = None
+        self._prepared: dict[str, Prepared] = {}
+        self._preparing: Gathered | None = None
         self._committed: list[tuple[int, int]] = []  # end and prepare LSN of prepared transactions, until durable
-        self._target: _Gathered | None = None
+        self._target: Gathered | None = None
         self._seal_wanted = False
         self.received_lsn = start.lsn
 
@@ -168,7 +106,7 @@ class Assembler:
         grouped = sum(held.spilled_bytes for held in (*(rest for _, rest in ready), pending))
         return grouped + sum(part.spilled_bytes for part in self._apart())
 
-    def _apart(self) -> list[_Gathered]:
+    def _apart(self) -> list[Gathered]:
         """Return what is gathered beside the pending group. Any thread."""
         preparing = [self._preparing] if self._preparing is not None else []
         prepared = [one.rows for one in list(self._prepared.values())]
@@ -220,7 +158,7 @@ class Assembler:
 
     def mark(self, lsn: int) -> None:
         """Close a group without rows: all up to ``lsn`` has arrived, and nothing of it is anybody's. Only when idle."""
-        self._ready.append((marker(self._source, self._position(lsn)), _Pending()))
+        self._ready.append((marker(self._source, self._position(lsn)), Pending()))
 
     def peek(self) -> CommitGroup | None:
         """Return the oldest closed group, or None."""
@@ -243,7 +181,7 @@ class Assembler:
         for part in self._apart():
             part.close()
 
-    def _piece(self, target: _Gathered, key: bytes) -> Piece | None:
+    def _piece(self, target: Gathered, key: bytes) -> Piece | None:
         """Return the piece that this relation's rows join; None if nobody wants them."""
         oid = key[-4:]
         try:
@@ -299,7 +237,7 @@ class Assembler:
         rows = self._pending.rows
         skipped = final_lsn < self._start.lsn
         self._open = (xid, None if skipped else commit_time_us, rows.row_count)
-        self._target = _Gathered() if skipped else rows
+        self._target = Gathered() if skipped else rows
         self._target.ordinal = 0
 
     def _on_commit(self, _commit_lsn: int, end_lsn: int, commit_time_us: int) -> None:
@@ -335,14 +273,14 @@ class Assembler:
                 if not message.xid:
                     raise DecodeError("Stream Start: expected a transaction id, got 0")
                 self._stream_xid = message.xid
-                self._target = self._streams.setdefault(message.xid, _Gathered())
+                self._target = self._streams.setdefault(message.xid, Gathered())
             case wire.StreamStop():
                 if not self._stream_xid:
                     raise DecodeError("Stream Stop: expected an open stream, got none")
                 self._stream_xid, self._target = 0, None
             case wire.StreamCommit():
                 self._expect_boundary("Stream Commit")
-                rows = self._streams.pop(message.xid, None) or _Gathered()
+                rows = self._streams.pop(message.xid, None) or Gathered()
                 self._adopt(rows, message.xid, message.commit_lsn, message.end_lsn, message.commit_time_us)
             case wire.StreamAbort():
                 self._expect_boundary("Stream Abort")
@@ -369,16 +307,16 @@ class Assembler:
         match message:
             case wire.BeginPrepare():
                 self._expect_boundary("Begin Prepare")
-                self._preparing = self._target = _Gathered()
+                self._preparing = self._target = Gathered()
             case wire.Prepare():
                 if self._preparing is None:
                     raise DecodeError("Prepare: expected a prepared transaction around it, got none")
-                self._keep(message.gid, _Prepared(self._preparing, message.prepare_lsn))
+                self._keep(message.gid, Prepared(self._preparing, message.prepare_lsn))
                 self._preparing = self._target = None
             case wire.StreamPrepare():
                 self._expect_boundary("Stream Prepare")
-                rows = self._streams.pop(message.xid, None) or _Gathered()
-                self._keep(message.gid, _Prepared(rows, message.prepare_lsn))
+                rows = self._streams.pop(message.xid, None) or Gathered()
+                self._keep(message.gid, Prepared(rows, message.prepare_lsn))
             case wire.CommitPrepared():
                 self._expect_boundary("Commit Prepared")
                 self._commit_prepared(message)
@@ -390,7 +328,7 @@ class Assembler:
             case _:
                 raise DecodeError(f"message: expected one between transactions, got {type(message).__name__}")
 
-    def _keep(self, gid: str, prepared: _Prepared) -> None:
+    def _keep(self, gid: str, prepared: Prepared) -> None:
         """Keep a prepared transaction until its outcome comes."""
         again = self._prepared.pop(gid, None)
         if again is not None:
@@ -407,7 +345,7 @@ class Assembler:
         elif not skipped:
             raise DecodeError("Commit Prepared: expected a transaction prepared before, got an unknown one")
 
-    def _adopt(self, rows: _Gathered, xid: int, commit_lsn: int, end_lsn: int, commit_time_us: int) -> None:
+    def _adopt(self, rows: Gathered, xid: int, commit_lsn: int, end_lsn: int, commit_time_us: int) -> None:
         """Append a transaction that was gathered apart to the pending group."""
         self.received_lsn = max(self.received_lsn, end_lsn)
         if commit_lsn < self._start.lsn:
@@ -440,21 +378,9 @@ class Assembler:
         pending = self._pending
         if not pending.ids:
             return
-        group = CommitGroup(
-            source=self._source,
-            position=self._position(pending.end_lsn),
-            transactions=Transactions(
-                ids=np.array(pending.ids, dtype=np.int64),
-                commit_times_us=np.array(pending.commit_times_us, dtype=np.int64),
-            ),
-            tables=frozenset(piece.layout.schema.table for piece in pending.rows.pieces),
-            read=partial(read_batches, pending.rows.pieces),
-            row_count=pending.rows.row_count,
-            size_bytes=pending.rows.size_bytes,
-            release=pending.release,
-        )
+        group = pending.group(self._source, self._position(pending.end_lsn))
         self._ready.append((group, pending))
-        self._pending = _Pending()
+        self._pending = Pending()
 
     def _position(self, lsn: int) -> PostgresPosition:
         return PostgresPosition(self._start.system_identifier, self._start.timeline, lsn)
@@ -462,7 +388,7 @@ class Assembler:
     def _bound_memory(self) -> None:
         """Cut pieces at the size of a batch, and move transactions that have outgrown memory to disk."""
         if self._open is not None and self._target is not self._pending.rows:
-            self._target = _Gathered()  # the open transaction is skipped
+            self._target = Gathered()  # the open transaction is skipped
         if self._target is not None:
             for key in [k for k, piece in self._target.joinable.items() if piece.size_bytes >= BATCH_BYTES]:
                 del self._target.joinable[key]

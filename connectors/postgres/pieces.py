@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 import numpy as np
 
 from cdc.change import ChangeBatch, Index1D, Op
-from cdc.errors import DecodeError
+from cdc.errors import DecodeError, LocalDiskError
 from cdc.schema import TableId, TableSchema
 from connectors.postgres.frames import XLOG_DATA_HEADER_BYTES
 from connectors.postgres.rows import decode_rows
@@ -98,8 +99,9 @@ class SpillFile:
         8n + 4m     -     bytes     the messages, one after the other
     """
 
-    def __init__(self, directory: str | None = None) -> None:
-        self._file: BinaryIO = tempfile.TemporaryFile(prefix="cdc-", dir=directory)  # noqa: SIM115 - closed by close()
+    def __init__(self) -> None:
+        with _room():
+            self._file: BinaryIO = tempfile.TemporaryFile(prefix="cdc-")  # noqa: SIM115 - closed by close()
         self.size_bytes = 0
 
     def write(self, piece: Piece) -> None:
@@ -107,8 +109,9 @@ class SpillFile:
         numbers = [piece.transactions, piece.ordinals, [len(message) for message in piece.messages]]
         data = b"".join([*(np.array(row, dtype=np.uint32).tobytes() for row in numbers), *piece.messages])
         written = 0
-        while written < len(data):
-            written += os.pwrite(self._file.fileno(), memoryview(data)[written:], self.size_bytes + written)
+        with _room():
+            while written < len(data):
+                written += os.pwrite(self._file.fileno(), memoryview(data)[written:], self.size_bytes + written)
         piece.spilled = SpilledRows(self._file, self.size_bytes, len(data), len(piece), len(piece.messages))
         piece.messages, piece.transactions, piece.ordinals = [], [], []
         self.size_bytes += len(data)
@@ -116,6 +119,15 @@ class SpillFile:
     def close(self) -> None:
         """Give the disk space back."""
         self._file.close()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        directory = tempfile.gettempdir()
+        raise LocalDiskError(f"spill file: expected room in {directory}, got: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)

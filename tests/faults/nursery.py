@@ -7,15 +7,14 @@ Commands on stdin, one per line: ``start CDC_YAML LOG`` answers with the engine'
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
 
-import cdc.engine
-import cdc.status
-import connectors.postgres.source
-import sinks.postgres.sink
 from cdc.cli.main import main as cli
+
+PRELOADED = ("cdc.config_loader", "cdc.engine", "connectors.postgres.source", "sinks.postgres.sink")
 
 
 def start(config: str, log: str) -> int:
@@ -37,7 +36,8 @@ def start(config: str, log: str) -> int:
 
 
 def main() -> None:
-    assert {cdc.engine, cdc.status, connectors.postgres.source, sinks.postgres.sink} <= set(sys.modules.values())
+    for module in PRELOADED:
+        importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pid = 0
     for line in sys.stdin:

@@ -388,12 +388,24 @@ def test_logical_messages_are_passed_over(engine: EngineHarness, source: Connect
 # large, interleaved, prepared
 
 
+def stream_early(source: Connection) -> None:
+    """Make the server send transactions of this database while they still run, from a few hundred changes on."""
+    name = sql.Identifier(source.info.dbname)
+    source.execute(sql.SQL("ALTER DATABASE {} SET logical_decoding_work_mem = '64kB'").format(name))
+
+
+def assert_streamed(source: Connection, engine: EngineHarness) -> None:
+    streamed = "SELECT stream_txns FROM pg_stat_replication_slots WHERE slot_name = %s"
+    until(lambda: value(source, streamed, [engine.slot]), what="transactions were streamed")
+
+
 @pytest.mark.all_versions
 def test_large_transactions_arrive_among_small_and_aborted_ones(
     engine: EngineHarness, source: Connection, source_dsn: str
 ) -> None:
     source.execute("CREATE TABLE item (id int PRIMARY KEY, note text)")
     source.execute("CREATE TABLE small (id serial PRIMARY KEY, note text)")
+    stream_early(source)
     engine.start()
     fill = "INSERT INTO item SELECT n, repeat('x', 40) FROM generate_series(%s::int, %s::int) n"
     with ExitStack() as stack:
@@ -417,10 +429,48 @@ def test_large_transactions_arrive_among_small_and_aborted_ones(
         third.execute("COMMIT")
         large.execute("COMMIT")
     engine.wait_until_identical(timeout=90)
-    spilled = [int(line.split()[-1]) for line in engine.log.splitlines() if "spilled" in line]
-    assert spilled == []  # nothing is logged about it, and nothing is left of it:
-    assert engine.status()["spilled_bytes"] == 0
-    assert engine.status()["buffered_bytes"] == 0
+    assert_streamed(source, engine)
+    until(lambda: engine.status()["spilled_bytes"] == 0 and engine.status()["buffered_bytes"] == 0)
+
+
+@pytest.mark.all_versions
+def test_every_kind_of_change_arrives_from_streamed_transactions(
+    engine: EngineHarness, source: Connection, source_dsn: str
+) -> None:
+    source.execute("CREATE TABLE item (id int PRIMARY KEY, note text, big text)")
+    source.execute("CREATE TABLE bag (n int, note text); ALTER TABLE bag REPLICA IDENTITY FULL")
+    source.execute("CREATE TABLE log (n int); CREATE TABLE wiped (id int PRIMARY KEY)")
+    toasted(source, "item", "big")
+    source.execute("INSERT INTO item SELECT n, 'x', repeat('b', 9000) FROM generate_series(1, 20) n")
+    source.execute("INSERT INTO wiped SELECT n FROM generate_series(1, 100) n")
+    stream_early(source)
+    engine.start()
+    with connected(source_dsn) as first, connected(source_dsn) as second:
+        for connection in (first, second):
+            connection.execute("BEGIN")
+        for step in range(10):
+            for connection, base in ((first, 0), (second, 100_000)):
+                low = base + step * 1000 + 1000
+                connection.execute("INSERT INTO item SELECT n, 'y' FROM generate_series(%s::int, %s::int) n", [low, low + 700])  # fmt: skip
+                connection.execute("SAVEPOINT one")
+                connection.execute("INSERT INTO log SELECT n FROM generate_series(1, 500) n")
+                connection.execute("UPDATE item SET note = 'updated' WHERE id BETWEEN %s AND %s", [low, low + 300])
+                connection.execute("SAVEPOINT two")
+                connection.execute("DELETE FROM item WHERE id BETWEEN %s AND %s", [low + 200, low + 400])
+                connection.execute("INSERT INTO bag SELECT n % 3, 'same' FROM generate_series(1, 400) n")
+                connection.execute(f"ROLLBACK TO SAVEPOINT {'two' if step % 3 else 'one'}".encode())
+                connection.execute("INSERT INTO bag SELECT n % 3, NULL FROM generate_series(1, 5) n")
+            source.execute("UPDATE item SET note = note || '!' WHERE id = 20")
+        first.execute("UPDATE item SET id = -id, note = 'moved' WHERE id <= 10")
+        first.execute("DELETE FROM bag WHERE ctid IN (SELECT ctid FROM bag WHERE n = 1 LIMIT 2)")
+        first.execute("TRUNCATE wiped; INSERT INTO wiped VALUES (7)")
+        engine.wait_until_durable()
+        engine.kill()  # in the middle of both: everything is streamed again
+        engine.start()
+        second.execute("COMMIT")
+        first.execute("COMMIT")
+    engine.wait_until_identical()
+    assert_streamed(source, engine)
 
 
 @pytest.mark.all_versions
@@ -428,6 +478,7 @@ def test_prepared_transactions_arrive_with_their_outcome(
     source: Connection, source_dsn: str, lake_dsn: str, make_engine: MakeEngine
 ) -> None:
     engine = make_engine(source_dsn, lake_dsn, options={"two_phase": True})
+    stream_early(source)
     source.execute("CREATE TABLE item (id int PRIMARY KEY, note text)")
     source.execute("INSERT INTO item VALUES (1, 'before')")
     for gid in ("across the start", "rolled back across the start"):
@@ -461,6 +512,18 @@ def test_prepared_transactions_arrive_with_their_outcome(
         engine.start()
         source.execute("INSERT INTO item VALUES (201, 'after the kill')")
         engine.wait_until_identical()
+        for gid in ("large and kept", "large and dropped"):  # streamed before they are prepared
+            source.execute("BEGIN")
+            source.execute(
+                "INSERT INTO item SELECT n + %s, 'large' FROM generate_series(1, 5000) n", [len(gid) * 10**5]
+            )
+            source.execute("UPDATE item SET note = note || %s WHERE id > 300", [gid])
+            source.execute(sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(gid)))
+        engine.restart()
+        source.execute("ROLLBACK PREPARED 'large and dropped'")
+        source.execute("COMMIT PREPARED 'large and kept'")
+        engine.wait_until_identical()
+        assert_streamed(source, engine)
 
 
 # tables that come, change and go

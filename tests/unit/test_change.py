@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def plain(batch: ChangeBatch) -> dict[str, Any]:
     assert batch.old_images is None or batch.old_images.dtype == np.uint8
     return {
         "schema": batch.schema,
+        "mismatch": batch.mismatch,
         "ops": batch.ops.tolist(),
         "transactions": batch.transactions.tolist(),
         "ordinals": batch.ordinals.tolist(),
@@ -108,6 +110,12 @@ def test_a_truncate_is_one_row_without_columns_before_and_after_arrow() -> None:
     assert again.is_truncate
     assert plain(again) == plain(batch)
     assert len(again) == 1
+
+
+def test_why_rows_do_not_fit_their_schema_stays_with_them() -> None:
+    batch = replace(batch_of(schema_of(), [insert(id="1"), insert(id="2")]), mismatch="its columns changed")
+    assert ChangeBatch.from_arrow(stored_and_read(batch.to_arrow())).mismatch == "its columns changed"
+    assert batch.filter(np.array([True, False])).mismatch == "its columns changed"
 
 
 def test_rows_of_other_kinds_are_no_truncate() -> None:
