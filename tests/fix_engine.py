@@ -194,8 +194,9 @@ class EngineHarness:
     def wait_until_durable(self, tables: Sequence[str] = (), *, timeout: float = TIMEOUT_SECONDS) -> None:
         """Wait until these tables stream, and everything committed at the source by now is confirmed to it."""
         with psycopg.connect(self.source_dsn, autocommit=True) as source:
-            row = source.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-            lsn = row[0] if row else ""
+            # What a transaction that still runs has written may not be flushed, and is nothing to wait for.
+            flushed = value(source, "SHOW synchronous_commit") != "off"
+            lsn = value(source, f"SELECT pg_current_wal_{'flush' if flushed else 'insert'}_lsn()::text")
             query = "SELECT confirmed_flush_lsn >= %s FROM pg_replication_slots WHERE slot_name = %s"
 
             def durable() -> bool:

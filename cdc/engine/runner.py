@@ -118,6 +118,12 @@ class SourceRunner:
                 attempt = 1 if self._transactions > applied_before else attempt + 1
                 self._report(error)
                 self._pause(delay_seconds(error, attempt))
+            except Exception as error:
+                log.exception("source %s: ended by a bug", self._source.name)
+                attempt += 1
+                bug = DataError(f"source {self._source.name}: {type(error).__name__}; see the log")
+                self._report(bug)
+                self._pause(delay_seconds(bug, attempt))
         self._state = SourceState.STOPPED
 
     def status(self) -> SourceStatus:

@@ -1,7 +1,7 @@
-"""One replication connection: the streaming protocol's commands and frames over libpq.
+"""One replication connection: the streaming protocol's commands, and when to read its frames.
 
-psycopg 3 has no replication API of its own; its libpq wrapper has all that it takes. This file owns the socket. It
-hands frames over as they come and never looks into a payload.
+psycopg 3 has no replication API of its own; its libpq wrapper has all that it takes to connect and to ask. Frames are
+handed over as they come, and no payload is looked into.
 
 Spec: PostgreSQL 18, "Streaming Replication Protocol",
 https://www.postgresql.org/docs/18/protocol-replication.html
@@ -15,19 +15,11 @@ import time
 from dataclasses import dataclass
 from threading import Lock
 
-import psycopg
 from psycopg import pq, sql
+from psycopg.conninfo import conninfo_to_dict
 
-from cdc.errors import (
-    CdcError,
-    IdentityMismatchError,
-    PrivilegeError,
-    PublicationError,
-    ServerSettingError,
-    SlotInUseError,
-    SlotLostError,
-    SourceUnavailableError,
-)
+from cdc.errors import IdentityMismatchError
+from connectors.postgres.copyboth import frames_of, is_ready, result_failure
 from connectors.postgres.frames import standby_status
 from connectors.postgres.lsn import format_lsn, parse_lsn
 from connectors.postgres.session import conninfo, refusal
@@ -72,6 +64,7 @@ class ReplicationConnection:
             error = refusal(self._pgconn.get_error_message())
             self._pgconn.finish()
             raise error
+        self._frames = frames_of(self._pgconn, plain=conninfo_to_dict(info).get("gssencmode") == "disable")
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._waker_lock = Lock()
         self._poll = select.poll()
@@ -87,12 +80,12 @@ class ReplicationConnection:
 
     def identify(self) -> SystemIdentity:
         """Return the server's identity."""
-        values = self._command("IDENTIFY_SYSTEM", pq.ExecStatus.TUPLES_OK)
+        values = self._query("IDENTIFY_SYSTEM")
         return SystemIdentity(values[0], int(values[1]), parse_lsn(values[2]))
 
     def branch_lsn(self, timeline: int, ancestor: int) -> int | None:
         """Return where the server's ``timeline`` left ``ancestor``, or None if it never was on it."""
-        content = self._command(f"TIMELINE_HISTORY {timeline:d}", pq.ExecStatus.TUPLES_OK)[1]
+        content = self._query(f"TIMELINE_HISTORY {timeline:d}")[1]
         for line in content.splitlines():
             fields = line.split()
             if fields and fields[0] == str(ancestor):
@@ -111,7 +104,7 @@ class ReplicationConnection:
         command = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} ({})").format(
             sql.Identifier(slot), sql.SQL(format_lsn(lsn)), pairs
         )
-        self._command(command.as_string(), pq.ExecStatus.COPY_BOTH)
+        self._frames.start(command.as_string())
 
     def receive(self, timeout_seconds: float) -> list[bytes]:
         """Wait for frames at most this long, or until woken; return those that have come, in order.
@@ -120,23 +113,20 @@ class ReplicationConnection:
             SourceUnavailableError: the server hung up.
             OperatorError: it ended the stream with an error that won't pass.
         """
-        frames = self._drain()
-        if frames:
-            return frames
         ready = {fd for fd, _ in self._poll.poll(timeout_seconds * 1000)}
         if self._waker in ready:
             os.eventfd_read(self._waker)
-        if self._pgconn.socket in ready:
-            if self._rate.is_busy and self._last_count < FEW_MESSAGES:
-                time.sleep(COALESCE_SECONDS)
-            frames = self._consume()
+        if self._pgconn.socket in ready and self._rate.is_busy and self._last_count < FEW_MESSAGES:
+            time.sleep(COALESCE_SECONDS)
+        # Also without a signal: what was read ahead shows on no socket.
+        frames = self._frames.read()
         self._rate.count(len(frames))
         self._last_count = len(frames)
         return frames
 
     def wait(self, timeout_seconds: float) -> None:
         """Wait to be woken, at most this long; leave frames where they are."""
-        if select.select([self._waker], [], [], timeout_seconds)[0]:
+        if is_ready(self._waker, select.POLLIN, timeout_seconds):
             os.eventfd_read(self._waker)
 
     def confirm(self, written: int, flushed: int, *, probe: bool) -> None:
@@ -148,11 +138,7 @@ class ReplicationConnection:
             probe: ask for a keepalive in return.
         """
         status = standby_status(written, flushed, flushed, time.time_ns() // 1000, reply=probe)
-        try:
-            self._pgconn.put_copy_data(status)
-            self._pgconn.flush()
-        except psycopg.Error as error:
-            raise SourceUnavailableError("source: the replication connection is gone") from error
+        self._frames.write(status)
 
     def wake(self) -> None:
         """Make ``receive`` return; may be called from any thread, also after ``close``."""
@@ -162,45 +148,17 @@ class ReplicationConnection:
 
     def close(self) -> None:
         """Hang up."""
+        self._frames.close()
         self._pgconn.finish()
         with self._waker_lock:
             os.close(self._waker)
             self._waker = -1
 
-    def _drain(self) -> list[bytes]:
-        """Return the frames that libpq has buffered, without reading from the socket."""
-        frames: list[bytes] = []
-        add = frames.append
-        get = self._pgconn.get_copy_data
-        while True:
-            size, data = get(1)
-            if size <= 0:
-                break
-            add(data.obj if type(data.obj) is bytes else bytes(data))
-        if size < 0 and not frames:
-            raise self._ended()
-        return frames
-
-    def _consume(self) -> list[bytes]:
-        try:
-            self._pgconn.consume_input()
-        except psycopg.Error as error:
-            raise SourceUnavailableError("source: the server closed the replication connection") from error
-        return self._drain()
-
-    def _ended(self) -> CdcError:
-        result = self._pgconn.get_result()
-        if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
-            return SourceUnavailableError("source: the server ended the stream")
-        return _failure(result)
-
-    def _command(self, command: str, expected: pq.ExecStatus) -> list[str]:
+    def _query(self, command: str) -> list[str]:
         """Run a command of the replication protocol; return its first row."""
         result = self._pgconn.exec_(command.encode())
-        if result.status != expected:
-            raise _failure(result)
-        if expected != pq.ExecStatus.TUPLES_OK:
-            return []
+        if result.status != pq.ExecStatus.TUPLES_OK:
+            raise result_failure(result)
         return [(result.get_value(0, column) or b"").decode() for column in range(result.nfields)]
 
 
@@ -219,31 +177,6 @@ class _Rate:
             self.is_busy = self._messages > BUSY_MESSAGES_PER_SECOND * elapsed
             self._since += elapsed
             self._messages = 0
-
-
-def _failure(result: pq.abc.PGresult) -> CdcError:
-    """Return the error for a command or a stream that the server ended with one."""
-    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-    text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode() or result.get_error_message()
-    message = f"source: {text.strip()}"
-    recopy = "run cdc tables resync <source> --all: it copies the tables again, keeping the lake's columns"
-    match state:
-        case "55006":
-            return SlotInUseError(message, hint="stop the other reader, or give this source another slot name")
-        case "55000" if "wal_level" in text or "logical decoding" in text:
-            return ServerSettingError(message, hint="ALTER SYSTEM SET wal_level = logical, then restart the server")
-        case "55000" | "58P01" | "XX000" if "slot" in text or "WAL segment" in text:
-            return SlotLostError(message, hint=recopy)
-        case "42704" if text.startswith("replication slot"):
-            return SlotLostError(message, hint=recopy)
-        case "42704" if "publication" in text:
-            return PublicationError(message, hint=recopy)
-        case "42501":
-            return PrivilegeError(message, hint="run cdc check: it names each missing privilege and its GRANT")
-        case "42601" | "22023" | "0A000":
-            return ServerSettingError(message, hint="run cdc check against this source")
-        case _:
-            return SourceUnavailableError(message)
 
 
 def guard_identity(identity: SystemIdentity, stored: str, timeline: int, lsn: int, branch: int | None) -> None:

@@ -58,6 +58,7 @@ def conninfo(dsn: str, *, application_name: str, **parameters: str) -> str:
         "keepalives_interval": 10,
         "keepalives_count": 3,
         "tcp_user_timeout": 60_000,
+        "gssencmode": "disable",
     }
     merged |= given
     merged |= {

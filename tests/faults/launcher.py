@@ -92,6 +92,10 @@ def wrap(place: str, when: str, trigger: Trigger) -> None:
     setattr(owner, name, wrapped)
 
 
+def broken(*_: Any, **__: Any) -> None:
+    raise ZeroDivisionError("a bug, planted")
+
+
 def wrap_chunks(trigger: Trigger) -> None:
     """Pull the trigger before each piece of a copy."""
     owner, name = resolve("connectors.postgres.source:_chunks")
@@ -111,6 +115,9 @@ def main() -> None:
         owner, name = resolve(place)
         assert hasattr(owner, name), place
         setattr(owner, name, constant)
+    if place := spec.get("break"):
+        owner, name = resolve(STEPS[place])
+        setattr(owner, name, broken)
     if kill := spec.get("kill"):
         trigger = Trigger(kill.get("nth", 1), armed=kill.get("armed", False), apply_only=kill["at"] in APPLY_ONLY)
         if kill["at"] == "chunk":

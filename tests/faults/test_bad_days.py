@@ -438,9 +438,8 @@ def test_a_quiet_source_on_a_busy_server_lets_go_of_its_log(engine: EngineHarnes
     source.execute("CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.busy (id serial PRIMARY KEY, note text)")
     engine.start()
     engine.wait_until_identical()
-    for _ in range(3):
-        source.execute("INSERT INTO elsewhere.busy (note) SELECT 'not selected' FROM generate_series(1, 20000)")
-        engine.wait_until_durable(timeout=10)
+    source.execute("INSERT INTO elsewhere.busy (note) SELECT 'not selected' FROM generate_series(1, 50000)")
+    engine.wait_until_durable(timeout=10)
     assert engine.status()["lag_seconds"] == 0
     moved = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = %s"
     before = value(source, moved, [engine.slot])
@@ -469,6 +468,43 @@ def test_commits_that_are_not_flushed_yet_arrive_all_the_same(
             source.execute("UPDATE item SET note = 'y' WHERE id = %s", [n // 2])
         engine.wait_until_identical()
         assert "about 200 ms more lag" in engine.cdc("check").stdout
+
+
+# bugs
+
+
+@pytest.mark.parametrize("place", ["Source.prepare", "Assembler.feed", "Stages.apply"])
+def test_a_bug_in_any_thread_ends_the_engine_instead_of_leaving_it_idle(
+    engine: EngineHarness, source: Connection, place: str
+) -> None:
+    source.execute(ITEMS)
+    engine.tolerates_bugs = True
+    engine.launch_with(LAUNCHER, json.dumps({"break": place}))
+    engine.process.start()
+    source.execute("INSERT INTO item VALUES (2, 'two')")
+    until(lambda: "ZeroDivisionError" in engine.log or update(source))
+    assert engine.end() == 1
+    engine.launch_as_usual()
+    engine.start()
+    engine.wait_until_identical()
+
+
+def update(source: Connection) -> None:
+    source.execute("UPDATE item SET note = 'changed'")
+
+
+def test_a_bug_in_a_copy_stops_its_table_alone(engine: EngineHarness, source: Connection) -> None:
+    source.execute(ITEMS)
+    engine.tolerates_bugs = True
+    engine.launch_with(LAUNCHER, json.dumps({"break": "copy_table"}))
+    engine.start()
+    assert "ZeroDivisionError" in engine.wait_for_state("item", "failed")["reason"]
+    source.execute("INSERT INTO item VALUES (2, 'two')")
+    engine.wait_until_durable()
+    engine.stop()
+    engine.launch_as_usual()
+    engine.start()
+    engine.wait_until_identical()
 
 
 # what the lake refuses

@@ -451,7 +451,8 @@ def test_every_kind_of_change_arrives_from_streamed_transactions(
         for step in range(10):
             for connection, base in ((first, 0), (second, 100_000)):
                 low = base + step * 1000 + 1000
-                connection.execute("INSERT INTO item SELECT n, 'y' FROM generate_series(%s::int, %s::int) n", [low, low + 700])  # fmt: skip
+                fill = "INSERT INTO item SELECT n, 'y' FROM generate_series(%s::int, %s::int) n"
+                connection.execute(fill, [low, low + 700])
                 connection.execute("SAVEPOINT one")
                 connection.execute("INSERT INTO log SELECT n FROM generate_series(1, 500) n")
                 connection.execute("UPDATE item SET note = 'updated' WHERE id BETWEEN %s AND %s", [low, low + 300])
@@ -563,10 +564,15 @@ def test_a_new_table_with_a_long_transaction_holds_nothing_else_up(
         earlier.execute("BEGIN")
         earlier.execute("INSERT INTO late VALUES (-1, 'from before the publication')")
         until(lambda: value(source, "SELECT count(*) FROM pg_publication_tables WHERE tablename = 'late'"))
-        source.execute("INSERT INTO late VALUES (1, 'while it waits')")
         source.execute("INSERT INTO item VALUES (1)")
+        engine.wait_until_identical(["item"])
+        source.execute("INSERT INTO late VALUES (1, 'while it waits')")
+        engine.wait_for_state("late", "copying")
+        source.execute("CREATE TABLE later (id int PRIMARY KEY)")  # found and copied while the other one waits
+        engine.wait_for_state("later", "streaming")
+        assert engine.table("late")["state"] == "copying"
         earlier.execute("COMMIT")
-    engine.wait_until_identical(["item", "late"])
+    engine.wait_until_identical(["item", "late", "later"])
 
 
 def test_a_table_whose_columns_change_stops_alone_and_is_healed_by_a_restart(
@@ -694,3 +700,19 @@ def test_a_backlog_from_before_a_change_of_columns_does_not_stop_the_new_copy(
     engine.start()
     source.execute(f"INSERT INTO {now} (id) VALUES (3)".encode())
     engine.wait_until_identical([now])
+
+
+def test_the_stream_is_the_same_through_libpq(
+    source_dsn: str, lake_dsn: str, make_engine: MakeEngine, source: psycopg.Connection[Any]
+) -> None:
+    """A connection that may be encrypted isn't read straight from its socket."""
+    separator = "&" if "?" in source_dsn else "?"
+    engine = make_engine(f"{source_dsn}{separator}gssencmode=prefer", lake_dsn)
+    source.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
+    engine.start()
+    source.execute("INSERT INTO item SELECT i, repeat('x', i % 500) FROM generate_series(1, 20000) i")
+    source.execute("UPDATE item SET name = 'changed' WHERE id % 3 = 0")
+    source.execute("DELETE FROM item WHERE id % 5 = 0")
+    engine.wait_until_durable()
+    engine.source_dsn = source_dsn
+    engine.wait_until_identical(["item"])

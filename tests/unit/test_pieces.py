@@ -15,6 +15,6 @@ def test_a_disk_without_room_is_tried_again_and_says_where_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(LocalDiskError, match="expected room in .*gone, got: No such file") as raised:
+    with pytest.raises(LocalDiskError, match=r"expected room in .*gone, got: No such file") as raised:
         SpillFile()
     assert isinstance(raised.value, RetryableError)

@@ -16,7 +16,8 @@ from cdc.errors import (
     SlotLostError,
     SourceUnavailableError,
 )
-from connectors.postgres.replication import SystemIdentity, _failure, guard_identity
+from connectors.postgres.copyboth import result_failure
+from connectors.postgres.replication import SystemIdentity, guard_identity
 
 
 class EndedResult:
@@ -34,7 +35,7 @@ class EndedResult:
 
 
 def failure(state: str | None, message: str | None) -> CdcError:
-    return _failure(EndedResult(state, message))  # type: ignore[arg-type]
+    return result_failure(EndedResult(state, message))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
