@@ -95,6 +95,8 @@ class TableCopy:
 
     Attributes:
         watermark: which transactions the rows hold.
+        membership: token of the table's place in the stream, read before the rows: it is another one if the table has
+            left the stream since and come back.
         chunks: pieces of Postgres' COPY text format (version 15, "COPY", "Text Format"), cut at row ends, columns in
             the order of ``schema``, values in canonical text. Single use; reading it reads from the source.
     """
@@ -102,6 +104,7 @@ class TableCopy:
     schema: TableSchema
     watermark: Watermark
     chunks: Iterator[bytes]
+    membership: str = ""
 
 
 class Outlet(Protocol):
@@ -218,8 +221,11 @@ class Source(Protocol):
         """
         ...
 
-    def broken(self, streaming: Collection[TableId]) -> Mapping[TableId, str]:
-        """Return which of these tables the stream no longer carries unbroken, and why.
+    def broken(self, streaming: Mapping[TableId, str]) -> Mapping[TableId, str]:
+        """Return which of these tables the stream hasn't carried unbroken, and why.
+
+        Args:
+            streaming: the membership of each table's copy.
 
         Raises:
             OperatorError: it carries none of them.
@@ -289,6 +295,7 @@ class TableProgress:
     Attributes:
         target: its name in the lake.
         watermark: token of its copy's watermark; None when the stream is past it, or nothing was copied.
+        membership: of its copy; see ``TableCopy``.
         reason: why it failed; empty otherwise.
         schema: the schema that the lake's copy was made for; None before that.
     """
@@ -296,6 +303,7 @@ class TableProgress:
     target: TableId
     state: TableState
     watermark: str | None = None
+    membership: str = ""
     reason: str = ""
     schema: TableSchema | None = None
 

@@ -64,6 +64,7 @@ tables = Table(
     Column("lake_table", Text, nullable=False),
     Column("state", Text, nullable=False, comment="pending, streaming or failed"),
     Column("watermark", Text, comment="which transactions the initial copy holds; null when the stream is past it"),
+    Column("membership", Text, nullable=False, server_default="", comment="the copy's place in the stream"),
     Column("reason", Text, nullable=False, server_default="", comment="why the table failed"),
     Column("schema", _json, comment="the source table's schema that the copy was made for; its columns are ours"),
     Column("schema_id", Text),

@@ -89,7 +89,7 @@ class Copier:
                 self._give_up(table, target, DataError(f"{type(error).__name__}; see the log", table=str(table)))
                 return
             else:
-                self._tables.copied(table, copy.watermark, rows)
+                self._tables.copied(copy, rows)
                 seconds = time.monotonic() - started
                 log.info("source %s: copied %s, %d rows in %.1f s", self._source.name, table, rows, seconds)
                 self._journal.note("copied", f"{self._source.name} {table}", rows=rows, target=str(target))

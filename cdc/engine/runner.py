@@ -185,7 +185,7 @@ class SourceRunner:
         schemas = self._source.tables()
         targets = self._place(schemas)
         again = self._tables.load(schemas, targets, progress.tables, self._source.watermark)
-        streaming = self._tables.names(TableState.STREAMING)
+        streaming = self._tables.memberships()
         broken = self._source.broken(streaming) if progress.position else dict.fromkeys(streaming, "it starts again")
         for table, reason in [*again, *broken.items()]:
             log.warning("source %s: table %s is copied again: %s", self._source.name, table, reason)
@@ -268,7 +268,7 @@ class SourceRunner:
         for table, changes in self._tables.changed(schemas).items():
             message = f"table {table}: its columns changed at the source ({changes}); a restart copies it again"
             run.copier.refuse(table, SchemaChangedError(message, table=str(table)))
-        for table, reason in self._source.broken(self._tables.names(TableState.STREAMING)).items():
+        for table, reason in self._source.broken(self._tables.memberships()).items():
             log.warning("source %s: table %s is copied again: %s", self._source.name, table, reason)
             self._tables.postpone(table)
             new.append(table)

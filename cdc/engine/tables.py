@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from threading import Condition
 
 from cdc.change import Op
-from cdc.contracts import LakeGroup, TableProgress, TableState, Watermark
+from cdc.contracts import LakeGroup, TableCopy, TableProgress, TableState, Watermark
 from cdc.schema import TableId, TableSchema
 from cdc.status import TableStatus
 from cdc.topology import Placement
@@ -21,6 +21,7 @@ class _Table:
     target: TableId
     state: TableState
     watermark: Watermark | None = None
+    membership: str = ""
     reason: str = ""
     changes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_OP_LETTERS.values(), 0))
     copied_rows: int = 0
@@ -67,6 +68,7 @@ class TableBook:
                     if progress.schema == schemas[table] and progress.target == target:
                         mark = watermark(progress.watermark) if progress.watermark else None
                         entry.become(TableState.STREAMING, watermark=mark)
+                        entry.membership = progress.membership
                     else:
                         again.append((table, "its columns, key or place in the lake have changed"))
                 self._tables[table] = entry
@@ -90,6 +92,11 @@ class TableBook:
         found = {name: _differences(schema, schemas[name]) for name, schema in streaming.items() if name in schemas}
         return {name: words for name, words in found.items() if words}
 
+    def memberships(self) -> dict[TableId, str]:
+        """Return the streaming tables with the membership of their copy."""
+        with self._changed:
+            return {n: t.membership for n, t in sorted(self._tables.items()) if t.state is TableState.STREAMING}
+
     def placements(self) -> dict[TableId, Placement]:
         """Return what the topology has to know of each table."""
         with self._changed:
@@ -102,11 +109,12 @@ class TableBook:
             table.become(TableState.COPYING)
             return table.schema, table.target
 
-    def copied(self, name: TableId, watermark: Watermark, rows: int) -> None:
+    def copied(self, copy: TableCopy, rows: int) -> None:
         """Move a table whose copy is durable to streaming."""
         with self._changed:
-            table = self._tables[name]
-            table.become(TableState.STREAMING, watermark=watermark)
+            table = self._tables[copy.schema.table]
+            table.become(TableState.STREAMING, watermark=copy.watermark)
+            table.membership = copy.membership
             table.copied_rows = rows
             table.changes["r"] += rows
             self._changed.notify_all()

@@ -93,7 +93,6 @@ class PostgresSource:
         self._catalog: Mapping[int, CatalogTable] = {}
         self._stream: PostgresStream | None = None
         self._control = KeptSession(self._dsn, application_name=self._application_name)
-        self._memberships: dict[TableId, int] = {}
 
     @property
     def name(self) -> str:
@@ -169,7 +168,6 @@ class PostgresSource:
                 self._catalog = {**self._catalog, **self._unknown(catalog.values())}
             for step in self._publication_steps(connection, catalog):
                 connection.execute(sql.SQL(step.sql))
-            self._memberships |= self._members(connection)
 
     def establish(self, start: Position, *, needed: bool) -> Position:
         """Create the slot if it is missing.
@@ -214,7 +212,7 @@ class PostgresSource:
         hint = f"cdc tables resync {self._name} --all: copies the tables again, keeping the lake's columns"
         return SlotLostError(f"slot {self._slot}: expected {expected}, got {got}", hint=hint)
 
-    def broken(self, streaming: Collection[TableId]) -> Mapping[TableId, str]:
+    def broken(self, streaming: Mapping[TableId, str]) -> Mapping[TableId, str]:
         """Return the tables that were taken out of our publications, or put back by somebody else.
 
         Raises:
@@ -229,10 +227,10 @@ class PostgresSource:
                     )
             members = self._members(connection)
         reasons = {}
-        for table in streaming:
+        for table, membership in streaming.items():
             if table not in members:
                 reasons[table] = "it was taken out of the publication, or dropped; its changes since then are missing"
-            elif self._memberships.get(table, members[table]) != members[table]:
+            elif members[table] != membership:
                 reasons[table] = "it was taken out of the publication and put back; changes in between are missing"
         return reasons
 
@@ -287,6 +285,7 @@ class PostgresSource:
     def copy(self, schema: TableSchema) -> Iterator[TableCopy]:
         """Open a copy of one table under a snapshot of its own."""
         with session(self._dsn, application_name=self._application_name, statement_timeout_ms=0) as connection:
+            membership = self._members(connection).get(schema.table, "")
             self._await_writers(connection, schema.table)
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             snapshot = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
@@ -301,7 +300,7 @@ class PostgresSource:
             )
             watermark = SnapshotWatermark.of(snapshot[0], parse_lsn(end[0]))
             with connection.cursor().copy(query) as rows:
-                yield TableCopy(schema, watermark, _chunks(rows))
+                yield TableCopy(schema, watermark, _chunks(rows), membership)
 
     def watermark(self, token: str) -> Watermark:
         """Read a stored watermark."""
@@ -335,9 +334,10 @@ class PostgresSource:
         current = read_publications(connection, self._publications)
         return steps(self._publications, current, tables.values(), connection.info.server_version)
 
-    def _members(self, connection: psycopg.Connection) -> dict[TableId, int]:
+    def _members(self, connection: psycopg.Connection) -> dict[TableId, str]:
+        """Return each published table's membership: the oid of its row in pg_publication_rel, made anew each time."""
         changes, inserts = read_publications(connection, self._publications)
-        return {**changes.members, **inserts.members}
+        return {table: str(oid) for table, oid in {**changes.members, **inserts.members}.items()}
 
     def _refuse_strangers(self, connection: psycopg.Connection) -> None:
         """Refuse slot and publications that exist although the lake doesn't know this source."""

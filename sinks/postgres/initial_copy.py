@@ -50,6 +50,7 @@ def copy_table(connection: psycopg.Connection, source: str, copy: TableCopy, tar
             target,
             TableState.STREAMING,
             watermark=copy.watermark.token(),
+            membership=copy.membership,
             schema=described(schema),
         )
         cursor.execute(progress.STORE, stored)

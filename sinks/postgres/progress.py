@@ -88,6 +88,7 @@ _store = insert(tables).values(
     lake_table=bindparam("to_table"),
     state=bindparam("new_state"),
     watermark=bindparam("new_watermark"),
+    membership=bindparam("new_membership"),
     reason=bindparam("new_reason"),
     schema=bindparam("new_schema", type_=tables.c.schema.type),
     schema_id=bindparam("new_schema_id"),
@@ -103,6 +104,7 @@ STORE = _compiled(
             "lake_table": _new.lake_table,
             "state": _new.state,
             "watermark": _new.watermark,
+            "membership": _new.membership,
             "reason": _new.reason,
             "schema": func.coalesce(_new.schema, tables.c.schema),
             "schema_id": func.coalesce(_new.schema_id, tables.c.schema_id),
@@ -147,6 +149,7 @@ _TABLES = _compiled(
         tables.c.lake_table,
         tables.c.state,
         tables.c.watermark,
+        tables.c.membership,
         tables.c.reason,
         tables.c.schema,
     ).order_by(tables.c.source, tables.c.source_schema, tables.c.source_table)
@@ -159,11 +162,13 @@ def read_progress(connection: psycopg.Connection) -> dict[str, Progress]:
     if row is None or row[0]:
         return {}
     copies: dict[str, dict[TableId, TableProgress]] = {}
-    for source, schema, name, lake_schema, lake_name, state, watermark, reason, columns in connection.execute(_TABLES):
+    for row in connection.execute(_TABLES):
+        source, schema, name, lake_schema, lake_name, state, watermark, membership, reason, columns = row
         copies.setdefault(source, {})[TableId(schema, name)] = TableProgress(
             target=TableId(lake_schema, lake_name),
             state=TableState(state),
             watermark=watermark,
+            membership=membership,
             reason=reason,
             schema=None if columns is None else schema_from_json(columns),
         )
@@ -194,6 +199,7 @@ def stored(
     state: TableState,
     *,
     watermark: str | None = None,
+    membership: str = "",
     reason: str = "",
     schema: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -203,6 +209,7 @@ def stored(
         "to_table": target.name,
         "new_state": state.value,
         "new_watermark": watermark,
+        "new_membership": membership,
         "new_reason": reason,
         "new_schema": schema and schema["new_schema"],
         "new_schema_id": schema and schema["new_schema_id"],

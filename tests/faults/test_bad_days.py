@@ -313,6 +313,18 @@ def test_a_table_taken_out_of_the_publication_is_copied_again(
     engine.wait_until_identical()
 
 
+def test_a_table_taken_out_and_put_back_while_the_engine_is_stopped(engine: EngineHarness, source: Connection) -> None:
+    source.execute(ITEMS)
+    engine.start()
+    engine.wait_until_identical()
+    engine.stop()
+    source.execute("ALTER PUBLICATION cdc_shop DROP TABLE item")
+    source.execute("INSERT INTO item VALUES (2, 'not sent')")
+    source.execute("ALTER PUBLICATION cdc_shop ADD TABLE item")
+    engine.start()
+    engine.wait_until_identical()
+
+
 # servers that go, come back, or are others
 
 

@@ -10,7 +10,7 @@ import pytest
 from engine_parts import ITEMS, LAKE, ORDERS, ListLane, MarkUpTo, group_at
 from sink_batches import schema_of
 
-from cdc.contracts import TableProgress, TableState
+from cdc.contracts import TableCopy, TableProgress, TableState
 from cdc.engine.tables import TableBook
 from cdc.schema import Int, TableId, TableSchema
 from cdc.topology import Stages
@@ -28,11 +28,15 @@ def book(stored: Mapping[TableId, TableProgress] | None = None) -> TableBook:
     return tables
 
 
+def copy_of(table: TableId, mark: MarkUpTo) -> TableCopy:
+    return TableCopy(SCHEMAS[table], mark, iter(()), membership=f"of {table.name}")
+
+
 def streaming_book(mark: MarkUpTo = MARK) -> TableBook:
     tables = book()
     for table in LAKE:
         tables.start_copy(table)
-        tables.copied(table, mark, 5)
+        tables.copied(copy_of(table, mark), 5)
     return tables
 
 
@@ -91,11 +95,17 @@ class TestLoad:
 
 
 class TestStates:
+    def test_a_copy_keeps_its_membership_over_a_restart(self) -> None:
+        tables = streaming_book()
+        assert tables.memberships() == {ITEMS: "of items", ORDERS: "of orders"}
+        tables.load(SCHEMAS, LAKE, {ORDERS: replace(STREAMING, membership="of orders")}, MarkUpTo.parse)
+        assert tables.memberships() == {ORDERS: "of orders"}
+
     def test_a_copy_goes_from_pending_over_copying_to_streaming(self) -> None:
         tables = book()
         assert tables.start_copy(ORDERS) == (SCHEMAS[ORDERS], LAKE[ORDERS])
         assert states(tables)[ORDERS] is TableState.COPYING
-        tables.copied(ORDERS, MARK, 5)
+        tables.copied(copy_of(ORDERS, MARK), 5)
         place = tables.placements()[ORDERS]
         assert (place.state, place.watermark) == (TableState.STREAMING, MARK)
         (_, status) = tables.status()
@@ -169,7 +179,7 @@ class TestApplied:
         tables.postpone(ORDERS)
         tables.start_copy(ORDERS)
         newer = MarkUpTo(covered=9, passed_at=9)
-        tables.copied(ORDERS, newer, 5)
+        tables.copied(copy_of(ORDERS, newer), 5)
         tables.applied(applied)
         assert tables.placements()[ORDERS].watermark is newer
 
@@ -210,7 +220,7 @@ class TestAwaitCopies:
         thread.start()
         assert AnnouncedCondition.someone_waits.wait(LONG_SECONDS)
         if end == "copied":
-            tables.copied(ORDERS, MARK, 1)
+            tables.copied(copy_of(ORDERS, MARK), 1)
         elif end == "failed":
             tables.fail(ORDERS, "no room")
         else:
