@@ -30,15 +30,20 @@ SETTINGS = {"max_wal_size": "8GB", "checkpoint_timeout": "1h", "autovacuum": "of
 class Bench:
     """Source and lake servers, a native subscription and an engine over the same source table."""
 
-    def __init__(self, directory: Path, stack: ExitStack) -> None:
+    def __init__(self, directory: Path, stack: ExitStack, *, tcp: bool) -> None:
         self._stack = stack
         self.source_server = stack.enter_context(
-            PostgresServer(directory / "source", settings={**SETTINGS, "wal_level": "logical"})
+            PostgresServer(directory / "source", settings={**SETTINGS, "wal_level": "logical"}, tcp=tcp)
         )
-        self.lake_server = stack.enter_context(PostgresServer(directory / "lake", settings=SETTINGS))
-        self.source_dsn = self.source_server.create_database("shop")
-        self.lake_dsn = self.lake_server.create_database("lake")
-        self.native_dsn = self.lake_server.create_database("native")
+        self.lake_server = stack.enter_context(PostgresServer(directory / "lake", settings=SETTINGS, tcp=tcp))
+        self.source_dsn, self.lake_dsn, self.native_dsn = (
+            server.tcp_dsn(name) if server.create_database(name) and tcp else server.dsn(name)
+            for server, name in (
+                (self.source_server, "shop"),
+                (self.lake_server, "lake"),
+                (self.lake_server, "native"),
+            )
+        )
         self.source = self._connect(self.source_dsn)
         self.lake = self._connect(self.lake_dsn)
         self.native = self._connect(self.native_dsn)
@@ -201,12 +206,13 @@ def main() -> int:
     """Run everything; exit code 4 if the copies differ at the end."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="1.0: a million inserts")
+    parser.add_argument("--unix", action="store_true", help="connect by Unix sockets instead of TCP")
     parser.add_argument("--json", action="store_true", help="print the JSON object only")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cdc-bench-")))
         directory.chmod(0o755)
-        bench = Bench(directory, stack)
+        bench = Bench(directory, stack, tcp=not arguments.unix)
         with bench.running():
             until(lambda: _table_exists(bench.lake), timeout_seconds=30)
         rows = []
