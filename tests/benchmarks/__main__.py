@@ -113,7 +113,7 @@ class Bench:
         return self.source.execute(query).fetchone() is not None
 
     def drain_receiver(self) -> float | None:
-        """Let pg_recvlogical read the same changes to /dev/null; return its CPU seconds, or None without the program."""
+        """Let pg_recvlogical read the same changes to /dev/null; return its CPU seconds, or None without it."""
         program = find_binaries() / "pg_recvlogical"
         if not program.exists():
             return None
