@@ -122,7 +122,7 @@ class SourceConfig(Section):
     rto: Duration | None = None
     """Recovery time objective: how long catching up with a backlog may take."""
     retain: Size | None = None
-    """How much log the source should keep for us at the most; beyond it, cdc status and the metrics say so."""
+    """How much log the source should keep for us at the most; beyond it the log says so, and cdc status shows both."""
     discover: Interval = 10.0
     """How often to look for new tables that the patterns select."""
 

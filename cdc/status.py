@@ -49,6 +49,7 @@ class SourceStatus:
         budget_remaining_ratio: share of the objective's error budget left in its window, 1 to 0.
         recovery_estimate_seconds: backlog divided by the measured rate; None while no rate is known.
         retained_bytes: log that the source keeps for us.
+        retain_bytes: how much it should keep at the most; None without a bound.
     """
 
     name: str
@@ -65,6 +66,7 @@ class SourceStatus:
     budget_remaining_ratio: float = 1.0
     recovery_estimate_seconds: float | None = None
     retained_bytes: int | None = None
+    retain_bytes: int | None = None
     buffered_bytes: int = 0
     spilled_bytes: int = 0
     transactions_total: int = 0

@@ -38,9 +38,9 @@ def status(as_json: bool, watch: bool, interval: float) -> None:
       {"name": ..., "type": ..., "state": "starting" | "streaming" | "retrying" | "failed" | "stopped", "error": ...,
        "hint": ..., "position": ..., "committed_at": UNIX seconds, "lag_seconds": ..., "rpo_seconds": ...,
        "rto_seconds": ..., "rpo_breach_seconds_total": ..., "budget_remaining_ratio": 0 to 1,
-       "recovery_estimate_seconds": ..., "retained_bytes": ..., "buffered_bytes": ..., "spilled_bytes": ...,
-       "transactions_total": ..., "tables": [{"table": ..., "target": ..., "state": "pending" | "copying" |
-       "streaming" | "failed", "reason": ..., "changes": {op: count}, "copied_rows": ...}]}]}
+       "recovery_estimate_seconds": ..., "retained_bytes": ..., "retain_bytes": ..., "buffered_bytes": ...,
+       "spilled_bytes": ..., "transactions_total": ..., "tables": [{"table": ..., "target": ...,
+       "state": "pending" | "copying" | "streaming" | "failed", "reason": ..., "changes": {op: count}, "copied_rows": ...}]}]}
     With "running": false only name, type, state, position, committed_at, rpo_seconds, rto_seconds and, per table,
     table, target, state and reason are there.
 
@@ -114,8 +114,13 @@ def _source_row(source: Mapping[str, Any]) -> tuple[str, ...]:
         _UNKNOWN if budget is None or source["rpo_seconds"] is None else f"{budget:.0%}",
         _seconds(source.get("recovery_estimate_seconds")),
         _seconds(source["rto_seconds"]),
-        _bytes(source.get("retained_bytes")),
+        " of ".join(_bytes(source[name]) for name in ("retained_bytes", "retain_bytes") if source.get(name))
+        or _UNKNOWN,
     )
+
+
+def _bound(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f" of {_bytes(size_bytes)}"
 
 
 def _table_row(source: str, table: Mapping[str, Any]) -> tuple[str, ...]:

@@ -149,6 +149,7 @@ class SourceRunner:
             budget_remaining_ratio=self._budget.remaining_ratio(),
             recovery_estimate_seconds=self._drain.recovery_seconds(lag),
             retained_bytes=head.retained_bytes if head else None,
+            retain_bytes=self._config.retain,
             buffered_bytes=health.buffered_bytes + (run.handover.size_bytes if run else 0),
             spilled_bytes=health.spilled_bytes,
             transactions_total=transactions,
@@ -246,8 +247,7 @@ class SourceRunner:
             try:
                 if now >= next_head:
                     next_head = now + HEAD_SECONDS
-                    self._head = self._source.head()
-                    self._drain.observe(now, self._head)
+                    self._note_retention(self._source.head())
                 if now >= next_look:
                     next_look = now + self._config.discover
                     self._discover(run)
@@ -255,6 +255,16 @@ class SourceRunner:
                 log.warning("source %s: %s", self._source.name, error)
             self._tick()
             run.stop.wait(TICK_SECONDS if self._state is SourceState.STREAMING else FIRST_TICK_SECONDS)
+
+    def _note_retention(self, head: SourceHead) -> None:
+        """Keep the reading; say so when the source begins to keep more log for us than it should."""
+        before, self._head = self._head, head
+        self._drain.observe(time.monotonic(), head)
+        bound = self._config.retain
+        if bound is not None and head.retained_bytes > bound and not (before and before.retained_bytes > bound):
+            found = f"{head.retained_bytes} bytes of log, {bound} is the bound"
+            log.error("source %s: it keeps %s; see what stands in the way", self._source.name, found)
+            self._journal.note("retention", self._source.name, retained_bytes=head.retained_bytes, bound=bound)
 
     def _discover(self, run: _Run) -> None:
         """Take in new tables, and stop those that the stream no longer carries unbroken."""
