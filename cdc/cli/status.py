@@ -40,7 +40,8 @@ def status(as_json: bool, watch: bool, interval: float) -> None:
        "rto_seconds": ..., "rpo_breach_seconds_total": ..., "budget_remaining_ratio": 0 to 1,
        "recovery_estimate_seconds": ..., "retained_bytes": ..., "retain_bytes": ..., "buffered_bytes": ...,
        "spilled_bytes": ..., "transactions_total": ..., "tables": [{"table": ..., "target": ...,
-       "state": "pending" | "copying" | "streaming" | "failed", "reason": ..., "changes": {op: count}, "copied_rows": ...}]}]}
+       "state": "pending" | "copying" | "streaming" | "failed", "reason": ..., "changes": {op: count},
+       "copied_rows": ...}]}]}
     With "running": false only name, type, state, position, committed_at, rpo_seconds, rto_seconds and, per table,
     table, target, state and reason are there.
 
