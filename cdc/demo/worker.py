@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 
 
-class Worker:
+class Worker(ABC):
     """Runs ``work`` once, in a daemon thread.
 
     Attributes:
@@ -17,9 +18,9 @@ class Worker:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
+    @abstractmethod
     def work(self) -> None:
         """Do the work; return soon after ``self._stop`` is set."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Begin."""
