@@ -8,7 +8,7 @@ are SQLAlchemy Core, so that any database SQLAlchemy speaks to can hold them; ho
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    create_engine,
     func,
     insert,
     select,
@@ -132,6 +133,16 @@ class StateStore:
         with self._engine.connect() as connection:
             rows = connection.execute(wanted.order_by(audit.c.id)).mappings().all()
         return [AuditEntry(**row) for row in rows]
+
+
+def open_store(url: str | None, lake: Callable[[], Engine]) -> StateStore:
+    """Return the store that the configuration names.
+
+    Args:
+        url: SQLAlchemy URL of the key ``state``; None for the lake.
+        lake: the lake's way in, asked only without a URL.
+    """
+    return StateStore(create_engine(url) if url else lake())
 
 
 def adapted(engine: Engine) -> Engine:

@@ -91,11 +91,9 @@ def resync(source: str, names: Sequence[str], everything: bool, yes: bool) -> No
 
 
 def _record(config: Config, lake: Sink, source: str, names: Sequence[str] | None) -> None:
-    from sqlalchemy import create_engine
+    from cdc.state import open_store
 
-    from cdc.state import StateStore
-
-    store = StateStore(create_engine(config.state.get_secret_value()) if config.state else lake.state_engine())
+    store = open_store(config.state.get_secret_value() if config.state else None, lake.state_engine)
     store.install()
     store.record("resync", source, {"tables": names or "all"})
 

@@ -11,14 +11,12 @@ from importlib.metadata import version
 from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
-from sqlalchemy import create_engine
-
 from cdc import notify, plugins
 from cdc.config import Config
 from cdc.engine.journal import Journal
 from cdc.engine.runner import SourceRunner
 from cdc.metrics import build_registry
-from cdc.state import StateStore
+from cdc.state import open_store
 from cdc.status import EngineStatus, SourceState
 from cdc.web import WebServer
 
@@ -47,8 +45,7 @@ class Engine:
         self._started_at = time.time()
         registry, apply_metrics = build_registry(self.status)
         sink = plugins.sink(config.lake.type).open(config.lake)
-        state = create_engine(config.state.get_secret_value()) if config.state else sink.state_engine()
-        journal = Journal(StateStore(state))
+        journal = Journal(open_store(config.state.get_secret_value() if config.state else None, sink.state_engine))
         self._runners = [
             SourceRunner(
                 plugins.connector(source.type).open(name, source),
